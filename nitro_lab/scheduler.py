@@ -14,7 +14,10 @@ import torch
 from diffusers import LCMScheduler
 from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_lcm import LCMSchedulerOutput
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.schedulers.scheduling_utils import (
+    KarrasDiffusionSchedulers,
+    SchedulerMixin,  # noqa: F401 (pipelines that load this class look its base up here)
+)
 
 
 class TimestepShiftLCMScheduler(LCMScheduler):

@@ -1,0 +1,72 @@
+"""The parts of the miniature, untrained: diffusers' and transformers' own classes, made small.
+
+The shapes mirror SDXL: latents of four channels, two text encoders whose penultimate layers are joined, a pooled and
+projected prompt with six numbers of size and crop beside the timestep (`text_time`), three resolutions with
+cross-attention in the lower two, and so ten feature levels in encoder and mid block.
+"""
+
+from diffusers import AutoencoderTiny, DPMSolverMultistepScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from nitro_lab.mini.tokenizer import LENGTH, WorldTokenizer
+
+LATENT_SIZE = 16
+TEXT_WIDTH = 64
+
+
+def make_vae() -> AutoencoderTiny:
+    """64×64 pixels <-> 16×16 latents. Most of its work is done at 16×16, where it is cheap."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32, 32, 32),
+        decoder_block_out_channels=(32, 32, 32),
+        num_encoder_blocks=(0, 1, 4),
+        num_decoder_blocks=(6, 1, 0),
+        latent_channels=4,
+    )
+
+
+def make_unet() -> UNet2DConditionModel:
+    """5.5 million weights, ten feature levels as in SDXL."""
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 80, 96),
+        layers_per_block=2,
+        transformer_layers_per_block=1,
+        attention_head_dim=4,  # diffusers' name for the number of heads
+        cross_attention_dim=2 * TEXT_WIDTH,
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,
+    )
+
+
+def make_text_encoders(tokenizer: WorldTokenizer) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+    """Two encoders of three layers; the UNet reads the second layer of each, and the projection of the second's end."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=4 * TEXT_WIDTH,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config), CLIPTextModelWithProjection(config)
+
+
+def make_scheduler() -> DPMSolverMultistepScheduler:
+    """SDXL's noise schedule, with a solver that is accurate at 25 steps and starts from pure noise (t = 999)."""
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",
+    )

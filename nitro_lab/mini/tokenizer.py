@@ -1,0 +1,55 @@
+"""A tokenizer over the words of the miniature's world, one token a word, which says so when it meets another word."""
+
+import re
+import warnings
+
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import BatchEncoding, PreTrainedTokenizerFast  # diffusers looks this name up here to load the class
+
+from nitro_lab.mini.world import vocabulary
+
+START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|unknown|>"
+LENGTH = 24  # tokens, start and end included; the longest caption of the world has 15
+
+
+class UnknownWordWarning(UserWarning):
+    """A prompt holds a word that the miniature has never seen."""
+
+
+class WorldTokenizer(PreTrainedTokenizerFast):
+    """Lower-cases, drops punctuation, maps each word to its token, and warns about words without one."""
+
+    def __call__(self, text: str | list[str], *args, **kwargs) -> BatchEncoding:
+        prompts = [text] if isinstance(text, str) else text
+        words = {word for prompt in prompts for word in re.findall(r"\w+", prompt.lower())}
+        unknown = sorted(words - self.get_vocab().keys())
+        if unknown:
+            warnings.warn(
+                f"the miniature does not know the {'word' if len(unknown) == 1 else 'words'} {', '.join(unknown)} and "
+                f"reads over {'it' if len(unknown) == 1 else 'them'}. It knows: {', '.join(vocabulary())}.",
+                UnknownWordWarning,
+                stacklevel=3,
+            )
+        return super().__call__(text, *args, **kwargs)
+
+
+def make_tokenizer() -> WorldTokenizer:
+    """The tokenizer, with SDXL's start and end tokens; the unknown word has a token of its own."""
+    tokens = [START, END, UNKNOWN, *vocabulary()]
+    tokenizer = Tokenizer(WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Punctuation(behavior="removed"), pre_tokenizers.Whitespace()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, tokens.index(START)), (END, tokens.index(END))]
+    )
+    return WorldTokenizer(
+        tokenizer_object=tokenizer,
+        bos_token=START,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        pad_token=END,
+        model_max_length=LENGTH,
+    )
