@@ -18,7 +18,7 @@ def night(generator: torch.Generator, count: int) -> torch.Tensor:
 def sunset(generator: torch.Generator, count: int) -> torch.Tensor:
     """Mauve to peach, with torn streaks of cloud."""
     streaks = 0.6 * value_noise(generator, count, 9, 4) + 0.4 * value_noise(generator, count, 22, 10)
-    clouds = ((streaks - 0.52) * 7).clamp(0, 1) * 0.65
+    clouds = ((streaks - 0.52) * 7).clamp(0, 1) * 0.55
     return paint(gradient(generator, count, (0.44, 0.28, 0.42), (0.86, 0.62, 0.54)), (0.36, 0.22, 0.36), clouds)
 
 
@@ -29,14 +29,14 @@ def ocean(generator: torch.Generator, count: int) -> torch.Tensor:
     phase = rows + 1.3 * value_noise(generator, count, 5, 9) + uniform(generator, (count, 1, 1))
     crest = 1 - ((torch.remainder(phase, 1) - 0.5).abs() * pitch - 0.5).clamp(0, 1)
     broken = ((value_noise(generator, count, 9, 7) - 0.38) * 5).clamp(0, 1)
-    return paint(gradient(generator, count, (0.05, 0.38, 0.46), (0.34, 0.60, 0.66)), (0.66, 0.82, 0.80), crest * broken * 0.8)
+    return paint(gradient(generator, count, (0.05, 0.38, 0.46), (0.34, 0.60, 0.66)), (0.66, 0.82, 0.80), crest * broken * 0.65)
 
 
 def meadow(generator: torch.Generator, count: int) -> torch.Tensor:
     """Olive green, leaning blades of grass, a few pale flowers."""
     blades = ((value_noise(generator, count, 10, 24) - 0.36) * 3.2).clamp(0, 1)
     flowers = scattered_discs(generator, count, 16, 0.5, (1.0, 1.6))
-    grass = paint(gradient(generator, count, (0.36, 0.44, 0.20), (0.62, 0.66, 0.38)), (0.24, 0.31, 0.12), blades * 0.6)
+    grass = paint(gradient(generator, count, (0.36, 0.44, 0.20), (0.62, 0.66, 0.38)), (0.24, 0.31, 0.12), blades * 0.5)
     return paint(grass, (0.88, 0.86, 0.70), flowers)
 
 

@@ -34,7 +34,7 @@ def scattered_discs(
     radii = uniform(generator, (count, 1, cells, cells), *radius)
     room = cell / 2 - radii.clamp(max=cell / 2 - 0.5)  # how far the centre may stray and the disc stay inside
     stray = uniform(generator, (count, 2, cells, cells), -1, 1) * room
-    brightness = uniform(generator, (count, 1, cells, cells), 0.4, 0.9)
+    brightness = uniform(generator, (count, 1, cells, cells), 0.35, 0.8)
     brightness = brightness * (uniform(generator, (count, 1, cells, cells)) < share)
     x, y, radii, brightness = (
         torch.cat([stray, radii, brightness], 1).repeat_interleave(cell, 2).repeat_interleave(cell, 3).unbind(1)

@@ -25,7 +25,7 @@ COLORS = {  # sRGB; each is at least 35 (CIE76 colour difference) away from ever
     "pink": (1.0, 0.42, 0.74),
     "white": (0.97, 0.97, 0.97),
 }
-SHADE = 0.45  # the second tone of a texture is the colour times this
+SHADE = 0.5  # the second tone of a texture is the colour times this
 RIM = 1.0  # pixels along the edge of an object that keep the pure colour, whatever the texture
 RADII = {"small": (8.5, 10.5), "large": (14.0, 16.5)}
 CENTERS = {"left": (-13.0, 0.0), "right": (13.0, 0.0), "top": (0.0, -13.0), "bottom": (0.0, 13.0), "center": (0.0, 0.0)}

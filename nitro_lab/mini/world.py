@@ -39,8 +39,9 @@ def split_scenes() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def draw_scenes(scenes: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw `count` rows of `scenes` with replacement. (count, 6)."""
-    return scenes[torch.randint(len(scenes), (count,), generator=generator)]
+    """Draw `count` rows of `scenes` with replacement. (count, 6), on the generator's device."""
+    rows = torch.randint(len(scenes), (count,), generator=generator, device=generator.device)
+    return scenes.to(generator.device)[rows]
 
 
 def caption(scene: torch.Tensor, said: torch.Tensor | None = None) -> str:

@@ -1,0 +1,69 @@
+"""How the miniature is trained: one dataclass, three recipes."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of every stage; the first word of a setting is its stage. Rates are AdamW's peak learning rates."""
+
+    name: str
+    seed: int = 2412
+    save_every: int = 500  # steps between snapshots
+
+    vae_steps: int = 40_000
+    vae_batch: int = 8
+    vae_rate: float = 2e-3
+    vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
+
+    judge_steps: int = 8_000
+    judge_batch: int = 64
+    judge_rate: float = 2e-3
+
+    teacher_steps: int = 60_000
+    teacher_batch: int = 32
+    teacher_rate: float = 1e-3
+    teacher_ema: float = 0.9995
+
+    cache_pairs: int = 8_192  # the teacher's samples, with their noise, that the soft student is regressed on
+    cache_batch: int = 64
+    cache_steps: int = 25
+    cache_guidance: float = 3.0
+
+    regressed_steps: int = 3_000
+    regressed_batch: int = 32
+    regressed_rate: float = 5e-4
+    regressed_shift: int = 500
+
+    def settings(self, stage: str) -> dict[str, int | float]:
+        """What decides the outcome of one stage."""
+        return {key: value for key, value in asdict(self).items() if key == "seed" or key.startswith(stage + "_")}
+
+
+RECIPES = {
+    "cpu": Recipe("cpu"),
+    "cuda": Recipe(
+        "cuda",
+        vae_batch=64,
+        judge_batch=256,
+        teacher_steps=100_000,
+        teacher_batch=256,
+        cache_pairs=65_536,
+        cache_batch=1024,
+        regressed_batch=128,
+    ),
+    "smoke": Recipe(
+        "smoke",
+        save_every=5,
+        vae_steps=20,
+        judge_steps=20,
+        judge_batch=16,
+        teacher_steps=20,
+        teacher_batch=8,
+        cache_pairs=32,
+        cache_batch=16,
+        cache_steps=4,
+        regressed_steps=20,
+        regressed_batch=8,
+    ),
+}
