@@ -87,7 +87,9 @@ class TimestepShiftLCMScheduler(LCMScheduler):
             timestep_scaling=timestep_scaling,
             rescale_betas_zero_snr=rescale_betas_zero_snr,
         )
-        self.register_to_config(_class_name=type(self).__name__)  # see the last line of this file
+        # The class: see the last line of this file. No option counts as a default, since diffusers leaves defaults out
+        # when it makes another scheduler from this config, and the other's own defaults are not SDXL's.
+        self.register_to_config(_class_name=type(self).__name__, _use_default_values=[])
         self.true_timesteps = self.timesteps
         self.timesteps = self.told(self.true_timesteps)
 
@@ -120,14 +122,16 @@ class TimestepShiftLCMScheduler(LCMScheduler):
             raise ValueError(
                 f"timesteps is {timesteps}; true timesteps must be from 0 to {self.config.num_train_timesteps - 1}."
             )
+        before = vars(self).copy()
         super().set_timesteps(num_inference_steps, device, original_inference_steps, timesteps, strength)
-        told = self.told(self.timesteps)
+        true, told = self.timesteps, self.told(self.timesteps)
         if len(told.unique()) < len(told):
+            vars(self).update(before)
             raise ValueError(
                 f"shifted_timestep {self.config.shifted_timestep} tells the UNet {told.tolist()} at the true timesteps "
-                f"{self.timesteps.tolist()}: two steps become the same. Use a larger shifted_timestep or fewer steps."
+                f"{true.tolist()}: two steps become the same. Use a larger shifted_timestep or fewer steps."
             )
-        self.true_timesteps, self.timesteps = self.timesteps, told
+        self.true_timesteps, self.timesteps = true, told
 
     def step(
         self,
@@ -155,9 +159,7 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         finally:
             self.timesteps = told
 
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> torch.Tensor:
+    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Noise clean latents to where a schedule begins, as image-to-image and inpainting pipelines do.
 
         Args:

@@ -6,13 +6,16 @@ It replaces the people (or the CLIP scores) that judge big models: every factor 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from nitro_lab.mini.noise import SIZE
 from nitro_lab.mini.world import FACTORS
 
+JUDGE_FILE = Path(__file__).parent / "model" / "judge.safetensors"
 MOST_OBJECTS = 3
 FEATURES = 128
 
@@ -67,3 +70,10 @@ def stage(inputs: int, outputs: int, first: bool) -> nn.Sequential:
         nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )
+
+
+def load_judge(device: str | torch.device = "cpu", path: Path = JUDGE_FILE) -> Judge:
+    """The trained judge, in float32 and for inference only."""
+    judge = Judge()
+    judge.load_state_dict(load_file(path))
+    return judge.to(device).eval().requires_grad_(False)

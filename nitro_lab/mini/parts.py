@@ -5,9 +5,10 @@ projected prompt with six numbers of size and crop beside the timestep (`text_ti
 cross-attention in the lower two, and so ten feature levels in encoder and mid block.
 """
 
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from nitro_lab.mini.autoencoder import PATCH, PatchAutoencoderKL
 from nitro_lab.mini.noise import SIZE
 from nitro_lab.mini.tokenizer import LENGTH, WorldTokenizer
 
@@ -15,12 +16,14 @@ LATENT_SIZE = 16
 TEXT_WIDTH = 64
 
 
-def make_vae() -> AutoencoderKL:
-    """64×64 pixels <-> 16×16 latents, 0.65 million weights."""
-    return AutoencoderKL(
+def make_vae() -> PatchAutoencoderKL:
+    """64×64 pixels <-> 16×16 latents, one million weights."""
+    return PatchAutoencoderKL(
+        in_channels=3 * PATCH**2,
+        out_channels=3 * PATCH**2,
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        block_out_channels=(64, 64, 64),
         layers_per_block=1,
         norm_num_groups=8,
         mid_block_add_attention=False,

@@ -9,31 +9,36 @@ class Recipe:
 
     name: str
     seed: int = 2412
-    save_every: int = 500  # steps between snapshots
+    save_every: int = 250  # steps between snapshots
 
-    vae_steps: int = 40_000
+    vae_steps: int = 9_000
     vae_batch: int = 8
     vae_rate: float = 2e-3
     vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
 
-    judge_steps: int = 8_000
-    judge_batch: int = 64
+    judge_steps: int = 3_000
+    judge_batch: int = 48
     judge_rate: float = 2e-3
 
-    teacher_steps: int = 60_000
+    teacher_steps: int = 6_500
     teacher_batch: int = 32
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.9995
 
-    cache_pairs: int = 8_192  # the teacher's samples, with their noise, that the soft student is regressed on
+    cache_pairs: int = 4_096  # the teacher's samples, with their noise, that the soft student is regressed on
     cache_batch: int = 64
-    cache_steps: int = 25
+    cache_steps: int = 15
     cache_guidance: float = 3.0
 
-    regressed_steps: int = 3_000
+    regressed_steps: int = 1_500
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
-    regressed_shift: int = 500
+    regressed_shift: int = 250
+
+    exam_images: int = 1_000
+    exam_steps: int = 25  # of the teacher
+    gap_images: int = 2_048  # of each kind, that the small network learns from
+    gap_steps: int = 400
 
     def settings(self, stage: str) -> dict[str, int | float]:
         """What decides the outcome of one stage."""
@@ -44,12 +49,16 @@ RECIPES = {
     "cpu": Recipe("cpu"),
     "cuda": Recipe(
         "cuda",
+        vae_steps=40_000,
         vae_batch=64,
+        judge_steps=8_000,
         judge_batch=256,
         teacher_steps=100_000,
         teacher_batch=256,
         cache_pairs=65_536,
         cache_batch=1024,
+        cache_steps=25,
+        regressed_steps=10_000,
         regressed_batch=128,
     ),
     "smoke": Recipe(
@@ -65,5 +74,9 @@ RECIPES = {
         cache_steps=4,
         regressed_steps=20,
         regressed_batch=8,
+        exam_images=16,
+        exam_steps=4,
+        gap_images=16,
+        gap_steps=5,
     ),
 }

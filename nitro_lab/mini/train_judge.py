@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from nitro_lab.mini.judge import MOST_OBJECTS, Judge
 from nitro_lab.mini.recipes import Recipe
 from nitro_lab.mini.render import render
-from nitro_lab.mini.training import Progress, descend, make_optimizer, plateau_rate, seeded
+from nitro_lab.mini.training import Progress, descend, make_optimizer, plateau_rate
 from nitro_lab.mini.world import FACTORS, draw_scenes, split_scenes
 from nitro_lab.snapshots import Snapshot
 
@@ -18,11 +18,11 @@ COPIES_SHARE = 0.3
 ONLY_ALONE = ("size", "place")  # with copies in the picture, "how large?" and "where?" have no one answer
 
 
-def train_judge(recipe: Recipe, path: Path, vae: AutoencoderKL, device: torch.device) -> Iterator[Progress]:
+def train_judge(recipe: Recipe, path: Path, judge: Judge, vae: AutoencoderKL) -> Iterator[Progress]:
     """Cross-entropy of every question, on scenes of the training captions."""
-    judge = seeded(recipe.seed, Judge).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(judge.parameters())
-    generator = torch.Generator(device).manual_seed(recipe.seed + 1)
+    judge.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(judge.train().parameters())
+    generator = torch.Generator(vae.device).manual_seed(recipe.seed + 1)
     losses = torch.zeros(recipe.judge_steps)
     scenes, _ = split_scenes()
     snapshot = Snapshot(
@@ -37,6 +37,7 @@ def train_judge(recipe: Recipe, path: Path, vae: AutoencoderKL, device: torch.de
         descend(optimizer, loss, plateau_rate(recipe.judge_rate, step, recipe.judge_steps))
         losses[step] = loss.detach()
         yield Progress(step + 1, recipe.judge_steps, losses[step].item())
+    judge.eval()
 
 
 def draw_counts(count: int, generator: torch.Generator) -> torch.Tensor:

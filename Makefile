@@ -1,0 +1,44 @@
+# Every target makes .venv on first use, and again when requirements.lock or pyproject.toml has changed.
+# PYTHON names the interpreter for a new .venv: PYTHON=python3.12 make run
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help run test lab lock
+.NOTPARALLEL:
+
+help:  ## list the targets
+	@echo "usage: make TARGET"
+	@sed -n 's/^\([a-z]*\): .*##\(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+
+run: $(READY)  ## execute every notebook on the miniature and write them as HTML under build/
+	$(BIN)/nitro-lab run
+
+test: $(READY)  ## lint, types, unit tests, notebooks at smoke scale, browser tests
+	@echo "== lint"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "== types"
+	$(BIN)/mypy
+	@echo "== tests"
+	$(BIN)/pytest
+
+lab: $(READY)  ## open the notebooks in JupyterLab, on this machine only
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+lock: $(READY)  ## pin the versions anew in requirements.lock, within pyproject.toml's limits
+	@$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --quiet
+	@echo "requirements.lock is written; the next make installs it."
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; $(PYTHON) is not. Name one: PYTHON=python3.12 make ..."; exit 1; }
+	@test -x $(BIN)/pip || { echo "== making .venv with $(PYTHON)"; $(PYTHON) -m venv --clear .venv; } || \
+		{ rm -rf .venv; echo "No .venv could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "== installing requirements.lock into .venv (about 1 GB, with CUDA 5 GB; minutes on the first run)"
+	@$(BIN)/pip install --disable-pip-version-check -r requirements.lock
+	@echo "== installing nitro_lab into .venv"
+	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,97 @@
+"""The workbook's verbs without a notebook: `nitro-lab run`, `evaluate`, `build-mini`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, run one verb, and turn expected errors into one line. Returns the exit status."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.verb(options)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"nitro-lab: {error}", file=sys.stderr)
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All verbs and their options. Heavy libraries are imported by the verbs, so that --help answers at once."""
+    parser = argparse.ArgumentParser(prog="nitro-lab", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    add_run(verbs)
+    add_evaluate(verbs)
+    add_build(verbs)
+    return parser
+
+
+def add_run(verbs) -> None:
+    verb = verbs.add_parser("run", help="execute the notebooks and write them as HTML")
+    verb.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER")
+    verb.add_argument("--out", type=Path, default=Path("build"), metavar="FOLDER")
+    verb.add_argument("--scale", choices=("full", "smoke"), default=os.environ.get("NITRO_LAB_SCALE", "full"))
+    verb.add_argument("--write", action="store_true", help="write the outputs back into the notebooks")
+    verb.set_defaults(verb=run)
+
+
+def add_evaluate(verbs) -> None:
+    verb = verbs.add_parser("evaluate", help="measure models of the miniature's world beside their teacher")
+    verb.add_argument("model", nargs="+", help="mini, or a folder in diffusers' layout")
+    verb.add_argument("--unet", help="a student's weights in place of the model's, a .safetensors file")
+    verb.add_argument("--shift", type=int, help="the student's shifted timestep in place of the model's")
+    verb.add_argument("--steps", type=int, nargs="+", default=[1])
+    verb.add_argument("--captions", default="held-out", help="held-out (default), training or all")
+    verb.add_argument("--images", type=int, default=1000)
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the table here too")
+    verb.set_defaults(verb=evaluate)
+
+
+def add_build(verbs) -> None:
+    verb = verbs.add_parser("build-mini", help="train the miniature from nothing; goes on where it was cut")
+    verb.add_argument("--recipe", choices=("cpu", "cuda", "smoke"), help="default: cuda where there is one, else cpu")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="default: build/mini-RECIPE")
+    verb.add_argument("--device", help="default: cuda where there is one, else cpu")
+    verb.add_argument("--install", action="store_true", help="put the model in the package, in place of the shipped one")
+    verb.set_defaults(verb=build)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Execute all notebooks."""
+    os.environ["NITRO_LAB_SCALE"] = options.scale
+    from nitro_lab.workbook import run_workbook
+
+    return 0 if run_workbook(options.notebooks, options.out, write_back=options.write) else 1
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print the table of marks, and write it."""
+    from nitro_lab.marks import compare_models, print_table, write_table
+
+    columns = compare_models(
+        options.model,
+        steps=options.steps,
+        unet=options.unet,
+        shifted_timestep=options.shift,
+        captions=options.captions,
+        images=options.images,
+        seed=options.seed,
+    )
+    print_table(columns, options.images)
+    if options.json:
+        write_table(columns, options.json)
+        print(f"written to {options.json}")
+    return 0
+
+
+def build(options: argparse.Namespace) -> int:
+    """Train, measure and write a model folder."""
+    from nitro_lab.mini.build_report import build_and_report
+
+    build_and_report(options.recipe, options.out, options.device, options.install)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Where models come from: the embedded miniature, a local folder, or a hub; one way for all of them."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+
+from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.unet_file import NAMES_SHOWN, load_unet
+from nitro_lab.weight_files import VARIANTS, CheckpointError, fetch_file, fetch_folder, first_line, shapes_of
+
+MINIATURE = Path(__file__).parent / "mini" / "model"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A pipeline in diffusers' layout (folder or hub repository), and what a one-step student changes in it.
+
+    unet: the student's weights, a path or `owner/repo[@revision]/file.safetensors`; None keeps the base's UNet.
+    shifted_timestep: what the student was trained to be told at t = 999; None keeps the base's scheduler.
+    """
+
+    base: str
+    unet: str | None = None
+    shifted_timestep: int | None = None
+
+
+MODELS = {
+    "mini": ModelSource(str(MINIATURE), str(MINIATURE / "regressed_unet.safetensors"), 250),
+    "mini-teacher": ModelSource(str(MINIATURE)),
+    "nitrosd-realism": ModelSource(SDXL, "ChenDY/NitroFusion/nitrosd-realism_unet.safetensors", 250),
+    "nitrosd-vibrant": ModelSource(SDXL, "ChenDY/NitroFusion/nitrosd-vibrant_unet.safetensors", 500),
+}
+
+OFFLOADS: dict[str, Callable[[StableDiffusionXLPipeline, torch.device], None]] = {
+    "model_offload": lambda pipe, device: pipe.enable_model_cpu_offload(device=device),
+    "sequential_offload": lambda pipe, device: pipe.enable_sequential_cpu_offload(device=device),
+}
+SAVINGS: dict[str, Callable[[StableDiffusionXLPipeline], None]] = {
+    "attention_slicing": lambda pipe: pipe.enable_attention_slicing(),
+    "vae_slicing": lambda pipe: pipe.vae.enable_slicing(),
+    "vae_tiling": lambda pipe: pipe.vae.enable_tiling(),
+}
+
+
+def load_pipeline(
+    model: str | Path,
+    *,
+    unet: str | Path | None = None,
+    shifted_timestep: int | None = None,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    memory: Sequence[str] = (),
+) -> StableDiffusionXLPipeline:
+    """Load a pipeline by name: the miniature or NitroSD, or any SDXL folder or hub repository in diffusers' layout.
+
+    When a student's UNet takes its place, the base's own UNet is not downloaded; only its configuration is.
+
+    Args:
+        model: a key of `MODELS`, a folder, or `owner/repo`.
+        unet: a student's weights in place of the model's, a path or `owner/repo[@revision]/file.safetensors`.
+        shifted_timestep: the student's shift in place of the model's; see `TimestepShiftLCMScheduler`.
+        revision: branch, tag or commit of the base's repository.
+        device: CUDA if there is one, else the CPU.
+        dtype: float16 on CUDA, else float32. Files of half precision are preferred for float16, of full for others.
+        memory: names out of `OFFLOADS` (one at most) and `SAVINGS`.
+
+    Raises:
+        ValueError: if a name, or a combination of options, is not one of those allowed.
+        CheckpointError: if a file is missing, damaged or does not fit, or cannot be downloaded. Nothing is loaded then.
+    """
+    source = find_source(str(model))
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+    check_memory(memory, device)
+
+    base = Base(source.base, revision, prefer_half=dtype == torch.float16)
+    student = source.unet if unet is None else unet
+    unet_files = base.weights("unet") if student is None else [fetch_file(student)]
+    pipe = base.assemble(load_unet(unet_files, base.read("unet/config.json"), dtype), dtype)
+
+    shift = source.shifted_timestep if shifted_timestep is None else shifted_timestep
+    if shift is not None:
+        pipe.scheduler = TimestepShiftLCMScheduler.from_config(pipe.scheduler.config, shifted_timestep=shift)
+    return place(pipe, device, memory)
+
+
+class Base:
+    """A pipeline's folder in diffusers' layout, here or in the hub's cache; of weights, only those asked for.
+
+    Args:
+        name: a folder, or `owner/repo`.
+        revision: branch, tag or commit of the repository.
+        prefer_half: take files of half precision (the variant `fp16`) where there are both.
+
+    Raises:
+        CheckpointError: if it is no pipeline, or cannot be fetched.
+    """
+
+    def __init__(self, name: str, revision: str | None, prefer_half: bool):
+        self.name = name
+        self.remote = not Path(name).is_dir() and REPOSITORY.fullmatch(name) is not None
+        if revision is not None and not self.remote:
+            raise ValueError(f"revision is {revision!r}, but {name} is a folder, which has no revisions. Leave it out.")
+        what = name if revision is None else f"{name} at revision {revision}"
+        self.folder = fetch_folder(name, revision, ["*.json", "*.txt"], what) if self.remote else Path(name)
+        self.variants = ("fp16", None) if prefer_half else (None, "fp16")
+        self.index = self.read("model_index.json")
+
+    def read(self, file: str) -> dict[str, Any]:
+        """One of the folder's JSON files."""
+        try:
+            return json.loads((self.folder / file).read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.name} is no pipeline in diffusers' layout: {self.folder / file} is missing or damaged. Choose "
+                "a folder that pipe.save_pretrained has written, or such a repository."
+            ) from error
+
+    def weights(self, part: str) -> list[Path]:
+        """Files of one part's weights, fetched if they are not here: of the preferred variant, or else of the other."""
+        for variant in self.variants:
+            if self.remote:  # the folder's name is the commit: all parts come from one
+                patterns = [f"{part}/{name}" for name in VARIANTS[variant]]
+                fetch_folder(self.name, self.folder.name, ["*.json", *patterns], what=f"{self.name}/{patterns[0]}")
+            files = [file for name in VARIANTS[variant] for file in sorted((self.folder / part).glob(name))]
+            if files:
+                return files
+        raise CheckpointError(
+            f"{self.name} has no safetensors file for its part {part}, neither {part}/*model.safetensors nor the "
+            "variant fp16. Choose another revision or repository; pickled files (.bin, .ckpt) are not loaded."
+        )
+
+    def load_part(self, part: str, dtype: torch.dtype) -> nn.Module:
+        """A text encoder or the VAE, by the class that the pipeline names; none of its weights may be missing."""
+        files = self.weights(part)
+        shapes_of(files)
+        library, class_name = self.index[part]
+        loaded, report = getattr(import_module(library), class_name).from_pretrained(
+            str(self.folder / part),
+            dtype=dtype,
+            variant="fp16" if ".fp16" in files[0].name else None,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        if report["missing_keys"]:  # the libraries would fill them with random numbers, and only print a note
+            raise ValueError(f"{files[0]} lacks {', '.join(sorted(report['missing_keys'])[:NAMES_SHOWN])} …")
+        return loaded
+
+    def assemble(self, unet: UNet2DConditionModel, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+        """The pipeline of this UNet and the base's other parts."""
+        names = [part for part in self.index if part != "unet" and (self.folder / part / "config.json").is_file()]
+        try:
+            parts = {name: self.load_part(name, dtype) for name in names}
+            return StableDiffusionXLPipeline.from_pretrained(self.folder, unet=unet, **parts)
+        except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"the parts of {self.name} (in {self.folder}) do not make an SDXL pipeline: {first_line(error)}. "
+                "Choose an SDXL folder or repository in diffusers' layout, or fetch it anew; nothing was loaded."
+            ) from error
+
+
+def find_source(model: str) -> ModelSource:
+    """What a name stands for."""
+    if model in MODELS:
+        return MODELS[model]
+    if Path(model).is_dir() or REPOSITORY.fullmatch(model):
+        return ModelSource(str(model))
+    raise ValueError(
+        f"There is no model {model!r}. Give one of {', '.join(MODELS)}, or a folder or owner/repo in diffusers' layout."
+    )
+
+
+def check_memory(memory: Sequence[str], device: torch.device) -> None:
+    """Refuse memory options that do not exist or do not go together, before anything is downloaded."""
+    unknown = [name for name in memory if name not in OFFLOADS | SAVINGS]
+    offloads = [name for name in memory if name in OFFLOADS]
+    if isinstance(memory, str) or unknown:
+        raise ValueError(f"memory is {memory!r}; it takes a sequence out of {', '.join(OFFLOADS | SAVINGS)}.")
+    if len(offloads) > 1:
+        raise ValueError(
+            f"memory has {' and '.join(offloads)}; choose one: sequential_offload saves more, and is slower."
+        )
+    if offloads and device.type == "cpu":
+        raise ValueError(f"memory has {offloads[0]}, which needs a GPU to move parts to; on the CPU, leave it out.")
+
+
+def place(pipe: StableDiffusionXLPipeline, device: torch.device, memory: Sequence[str]) -> StableDiffusionXLPipeline:
+    """Move the pipeline to its device, or leave that to an offload, and switch the other savings on."""
+    offloads = [name for name in memory if name in OFFLOADS]
+    for name in offloads:
+        OFFLOADS[name](pipe, device)
+    for name in memory:
+        if name in SAVINGS:
+            SAVINGS[name](pipe)
+    return pipe if offloads else pipe.to(device)

@@ -1,0 +1,103 @@
+"""The exam that every model of the world sits: the same held-out captions, the same noise, the same judge."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from nitro_lab.evaluate import caption_accuracy, frechet_distance, kernel_distance, manifold_scores, sharpness
+from nitro_lab.mini.judge import Judge
+from nitro_lab.mini.render import render
+from nitro_lab.mini.world import FACTORS, all_scenes, caption, split_scenes
+from nitro_lab.sampling import decode, encode, generate
+
+CAPTION_SETS = ("held-out", "training", "all")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Questions and reference answers for N images.
+
+    scenes: (N, 6), what each caption asks for; noise: (N, C, H, W), x_T of each; reference: (N, D), the judge's
+    features of renders of the same scenes, through the autoencoder; sharpness: of those renders.
+    """
+
+    scenes: torch.Tensor
+    noise: torch.Tensor
+    reference: torch.Tensor
+    sharpness: float
+    judge: Judge
+
+    @property
+    def prompts(self) -> list[str]:
+        """The captions, one for each image."""
+        return [caption(scene) for scene in self.scenes]
+
+
+def set_exam(
+    pipe: StableDiffusionXLPipeline, judge: Judge, captions: str = "held-out", images: int = 1000, seed: int = 0
+) -> Exam:
+    """Draw the captions, the noise and the reference pictures.
+
+    Captions are dealt out in random order and each once before any comes again.
+
+    Raises:
+        ValueError: if `captions` is no caption set.
+    """
+    generator = torch.Generator(pipe.unet.device).manual_seed(seed)
+    scenes = choose_scenes(captions).to(generator.device)
+    rounds = -(-images // len(scenes))
+    order = [torch.randperm(len(scenes), generator=generator, device=generator.device) for _ in range(rounds)]
+    asked = scenes[torch.cat(order)[:images]]
+    latent = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+    noise = torch.randn((images, *latent), generator=generator, device=generator.device)
+    pictures = reference_pictures(pipe, asked, generator)
+    return Exam(asked, noise, judge.look(pictures.float()).features, sharpness(pictures), judge)
+
+
+def choose_scenes(captions: str) -> torch.Tensor:
+    """(N, 6) scenes of a caption set."""
+    if captions not in CAPTION_SETS:
+        raise ValueError(f"captions is {captions!r}; it must be one of {', '.join(CAPTION_SETS)}.")
+    training, held_out = split_scenes()
+    return {"held-out": held_out, "training": training, "all": all_scenes()}[captions]
+
+
+def reference_pictures(
+    pipe: StableDiffusionXLPipeline, scenes: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Renders (N, 3, 64, 64), encoded and decoded, since no model can be sharper than its autoencoder."""
+    return decode(pipe, encode(pipe, render(scenes, generator).to(pipe.vae.dtype)))
+
+
+def fresh_renders(exam: Exam, pipe: StableDiffusionXLPipeline, seed: int = 0) -> torch.Tensor:
+    """Other pictures of the same scenes than the reference: what a perfect model would make."""
+    return reference_pictures(pipe, exam.scenes, torch.Generator(exam.scenes.device).manual_seed(seed + 1))
+
+
+def sit(
+    exam: Exam,
+    pipe: StableDiffusionXLPipeline,
+    steps: int,
+    guidance: float = 0.0,
+    seed: int = 0,
+    title: str | None = None,
+) -> torch.Tensor:
+    """Let a model make its images for all captions. (N, 3, 64, 64) in [-1, 1]."""
+    return decode(pipe, generate(pipe, exam.prompts, exam.noise, steps, guidance, seed=seed, title=title))
+
+
+def mark(exam: Exam, images: torch.Tensor) -> dict[str, float]:
+    """All marks of N images (N, 3, 64, 64).
+
+    Shares: each factor as asked, all six ("all"), more than one object ("repetition"), precision, recall, coverage;
+    distances to the reference: "FD", "KID"; "density"; "sharpness" as a ratio to the reference's.
+    """
+    verdict = exam.judge.look(images.float())
+    marks = caption_accuracy(verdict.factors, exam.scenes, tuple(FACTORS))
+    marks["repetition"] = (verdict.counts > 1).double().mean().item()
+    marks["FD"] = frechet_distance(exam.reference, verdict.features)
+    marks["KID"] = kernel_distance(exam.reference, verdict.features)
+    marks |= manifold_scores(exam.reference, verdict.features)
+    marks["sharpness"] = sharpness(images) / exam.sharpness
+    return marks

@@ -1,0 +1,72 @@
+"""The table of an exam: renders, the teacher and any students, side by side."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nitro_lab.checkpoints import load_pipeline
+from nitro_lab.evaluate import interval
+from nitro_lab.exam import fresh_renders, mark, set_exam, sit
+from nitro_lab.mini.judge import load_judge
+from nitro_lab.mini.world import FACTORS
+
+TEACHER = "mini-teacher"
+TEACHER_STEPS = 25
+TEACHER_GUIDANCE = 3.0
+SHARES = (*FACTORS, "all", "repetition", "precision", "recall", "coverage")  # of all images, so with an interval
+
+Columns = dict[str, dict[str, float]]
+
+
+def compare_models(
+    models: Sequence[str],
+    steps: Sequence[int] = (1,),
+    unet: str | None = None,
+    shifted_timestep: int | None = None,
+    captions: str = "held-out",
+    images: int = 1000,
+    seed: int = 0,
+) -> Columns:
+    """Let fresh renders, the teacher and each model at each number of steps sit the same exam.
+
+    Args:
+        models: of the miniature's world, names or folders; see `load_pipeline`, also for `unet`, `shifted_timestep`.
+
+    Returns:
+        The marks of `nitro_lab.exam.mark` for each column.
+    """
+    if images < 10:
+        raise ValueError(f"images is {images}; the distances need at least 10, and mean little below 1000.")
+    teacher = load_pipeline(TEACHER)
+    students = {name: load_pipeline(name, unet=unet, shifted_timestep=shifted_timestep) for name in models}
+    exam = set_exam(teacher, load_judge(teacher.device), captions, images, seed)
+    columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
+    title = f"teacher, {TEACHER_STEPS} steps"
+    columns[title] = mark(exam, sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, seed, title))
+    for name, pipe in students.items():
+        for count in steps:
+            title = f"{name}, {count} step{'s' if count > 1 else ''}"
+            columns[title] = mark(exam, sit(exam, pipe, count, seed=seed, title=title))
+    return columns
+
+
+def print_table(columns: Columns, images: int) -> None:
+    """One row a mark; shares in per cent with their 95 % interval."""
+    width = max(map(len, columns)) + 2
+    print(" " * 12 + "".join(title.rjust(width) for title in columns))
+    for name in next(iter(columns.values())):
+        cells = (words(name, marks[name], images) for marks in columns.values())
+        print(name.ljust(12) + "".join(cell.rjust(width) for cell in cells))
+
+
+def words(name: str, value: float, images: int) -> str:
+    """A mark as people read it."""
+    if name in SHARES:
+        return f"{100 * value:.1f} ± {100 * interval(value, images):.1f} %"
+    return f"{value:.4f}" if name == "KID" else f"{value:.2f}"
+
+
+def write_table(columns: Columns, path: Path) -> None:
+    """The same as JSON: {column: {mark: value}}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(columns, indent=2) + "\n")

@@ -1,0 +1,75 @@
+"""`nitro-lab build-mini`: train with progress bars, measure, write the model folder, and install it if asked."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from nitro_lab.checkpoints import MINIATURE
+from nitro_lab.mini.build import STAGES, Miniature
+from nitro_lab.mini.card import write_card
+from nitro_lab.mini.figures import Figures, measure
+from nitro_lab.mini.recipes import RECIPES
+
+
+def build_and_report(recipe: str | None, out: Path | None, device: str | None, install: bool) -> Path:
+    """Run the whole recipe. Killed at any moment and started again with the same words, it goes on.
+
+    Args:
+        recipe: a key of `RECIPES`; by default the one for this device.
+        out: where snapshots and the model go; `build/mini-RECIPE` by default.
+        device: CUDA if there is one, else the CPU.
+        install: copy the model over the one in the package.
+
+    Returns:
+        The model folder.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = recipe or ("cuda" if device.startswith("cuda") else "cpu")
+    out = out or Path("build") / f"mini-{name}"
+    miniature = Miniature(RECIPES[name], out, torch.device(device))
+    show_progress(miniature)
+
+    unfinished, model = out / "model.unfinished", out / "model"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    miniature.export(unfinished)
+    figures = measure(miniature)
+    (unfinished / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    write_card(miniature, unfinished, figures)
+    replace(unfinished, model)
+    print_figures(figures)
+    print(f"The model is in {model}; its README.md is the model card.")
+    if install:
+        shutil.copytree(model, MINIATURE.with_name("model.unfinished"))
+        replace(MINIATURE.with_name("model.unfinished"), MINIATURE)
+        print(f"Installed in {MINIATURE}.")
+    return model
+
+
+def show_progress(miniature: Miniature) -> None:
+    """Train all stages, one bar each; what earlier runs have done is filled in at once."""
+    bars: dict[str, tqdm] = {}
+    for stage, progress in miniature.train():
+        if stage not in bars:
+            title = f"{STAGES.index(stage) + 1}/{len(STAGES)} {stage}"
+            bars[stage] = tqdm(total=progress.total, initial=progress.step - 1, desc=title.ljust(14))
+        bars[stage].set_postfix_str(f"loss {progress.loss:.4f}", refresh=False)
+        bars[stage].update()
+        if progress.step == progress.total:
+            bars[stage].close()
+
+
+def replace(new: Path, old: Path) -> None:
+    """Put a finished folder in the place of an old one."""
+    shutil.rmtree(old, ignore_errors=True)
+    new.rename(old)
+
+
+def print_figures(figures: Figures) -> None:
+    """The table at the end: a block for each heading."""
+    for heading, rows in figures.items():
+        print(f"\n{heading}")
+        for name, value in rows.items():
+            print(f"  {name:38s} {value:8.4f}")

@@ -1,0 +1,63 @@
+"""A box to type prompts into: words, a seed and a number of steps go in, a picture comes out."""
+
+import html
+import io
+import warnings
+
+import ipywidgets as widgets
+import torch
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image
+
+from nitro_lab.plots_inference import enlarge
+
+SIDE = 384  # pixels on the screen
+
+
+def imagine(
+    pipe: StableDiffusionXLPipeline, prompt: str, seed: int, steps: int, guidance: float = 0.0
+) -> tuple[Image.Image, list[str]]:
+    """One picture, and what there is to say about its prompt (words that the model does not know, say)."""
+    pipe.set_progress_bar_config(disable=True)
+    # A generator on the CPU gives the same noise, and so the same picture, with and without a GPU.
+    generator = torch.Generator().manual_seed(seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        picture = pipe(prompt, num_inference_steps=steps, guidance_scale=guidance, generator=generator).images[0]
+        tokens = len(pipe.tokenizer(prompt).input_ids)
+    remarks = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    room = pipe.tokenizer.model_max_length
+    if tokens > room:
+        remarks.append(f"The prompt has {tokens - 2} words or pieces of words; only the first {room - 2} are read.")
+    return picture, list(dict.fromkeys(remarks))  # both tokenizers warn: say it once
+
+
+def prompt_box(
+    pipe: StableDiffusionXLPipeline, prompt: str, seed: int = 0, most_steps: int = 4, guidance: float = 0.0
+) -> widgets.VBox:
+    """A text field, two sliders and the picture that they ask for.
+
+    Args:
+        prompt: what stands in the field at first. A new one counts when Enter is pressed or the field is left.
+        most_steps: end of the slider; a distilled student cannot take more than its scheduler's
+            `original_inference_steps`.
+        guidance: the pipeline's `guidance_scale`; 1 or less is none.
+    """
+    wide = widgets.Layout(width="620px")
+    text = widgets.Text(prompt, description="prompt", continuous_update=False, layout=wide)
+    seed_slider = widgets.IntSlider(seed, 0, 99, description="seed")
+    steps_slider = widgets.IntSlider(1, 1, most_steps, description="steps")
+    picture = widgets.Image(format="png", width=SIDE, height=SIDE)
+    note = widgets.HTML(layout=wide)
+
+    def draw(_: object = None) -> None:
+        image, remarks = imagine(pipe, text.value, seed_slider.value, steps_slider.value, guidance)
+        file = io.BytesIO()
+        enlarge(image, SIDE).save(file, "png")
+        picture.value = file.getvalue()
+        note.value = "<br>".join(html.escape(remark) for remark in remarks)
+
+    for control in (text, seed_slider, steps_slider):
+        control.observe(draw, "value")
+    draw()
+    return widgets.VBox([text, seed_slider, steps_slider, picture, note])

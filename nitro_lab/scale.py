@@ -1,0 +1,53 @@
+"""How much work the notebooks do: one place for all of their sizes, at full scale and for the tests."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+VARIABLE = "NITRO_LAB_SCALE"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of one scale. Full scale is chosen for two slow cores; a GPU is done in a fraction of the time."""
+
+    shown: int  # pictures side by side in a strip
+
+    # 01, the scheduler: quality over the shift
+    sweep_shifts: tuple[int, ...]
+    sweep_images: int  # for each shift
+    sweep_groups: int  # parts of those images, measured one by one for the error bars
+    error_levels: tuple[int, ...]  # told timesteps at which an error is added to ε
+
+
+SCALES = {
+    "full": Scale(
+        shown=6,
+        sweep_shifts=(62, 125, 187, 250, 375, 500, 625, 750, 1000),
+        sweep_images=600,
+        sweep_groups=3,
+        error_levels=(999, 749, 499, 249, 124, 62),
+    ),
+    "smoke": Scale(
+        shown=2,
+        sweep_shifts=(250, 500),
+        sweep_images=8,
+        sweep_groups=2,
+        error_levels=(999, 249),
+    ),
+}
+
+
+def choose_scale(environment: Mapping[str, str] = os.environ) -> Scale:
+    """The scale that the environment variable NITRO_LAB_SCALE names; "full" without it.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    name = environment.get(VARIABLE, "full")
+    if name not in SCALES:
+        raise ValueError(f"{VARIABLE} is {name!r}; it must be one of {', '.join(SCALES)}. Unset it for full scale.")
+    return SCALES[name]
+
+
+SCALE = choose_scale()

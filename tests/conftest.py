@@ -1,0 +1,81 @@
+"""What tests share: threads, an untrained miniature, a browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
+from nitro_lab.mini.tokenizer import make_tokenizer
+from nitro_lab.mini.training import seeded
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+MOST_THREADS = 4  # the tests' models are tiny: more threads would wait for each other
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads() -> None:
+    """No more threads than the tests' small models can use."""
+    torch.set_num_threads(min(MOST_THREADS, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def untrained_parts() -> dict:
+    """The miniature's parts with random weights, as arguments of a pipeline's class. Not to be changed."""
+    tokenizer = make_tokenizer()
+    encoder, encoder_2 = seeded(0, lambda: make_text_encoders(tokenizer))
+    parts = {
+        "text_encoder": encoder,
+        "text_encoder_2": encoder_2,
+        "unet": seeded(1, make_unet),
+        "vae": seeded(2, make_vae),
+    }
+    modules = {name: part.eval().requires_grad_(False) for name, part in parts.items()}
+    return modules | {"tokenizer": tokenizer, "tokenizer_2": make_tokenizer()}
+
+
+@pytest.fixture
+def untrained_pipeline(untrained_parts: dict) -> StableDiffusionXLPipeline:
+    """The miniature with random weights, the teacher's scheduler and no progress bar."""
+    pipe = StableDiffusionXLPipeline(
+        **untrained_parts,
+        scheduler=make_scheduler(),
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """A headless Chromium. Tests that need it are skipped without one, or fail if NITRO_LAB_REQUIRE_BROWSER is 1."""
+    executable = find_browser()
+    if executable is None:
+        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("NITRO_LAB_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield browser
+        browser.close()
+
+
+def find_browser() -> str | None:
+    """Path of the first browser of `BROWSERS` that is there."""
+    if Path("/usr/bin/chromium").exists():
+        return "/usr/bin/chromium"
+    return next(filter(None, map(shutil.which, BROWSERS)), None)

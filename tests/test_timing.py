@@ -1,0 +1,62 @@
+"""Clocks: what they measure on modules of known duration, and on the pipeline's parts."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from nitro_lab.timing import clock, matmul_speed, throughput, time_call
+
+PROMPT = "a large solid red star"
+
+
+class Nap(nn.Module):
+    """Sleeps as long as it is told."""
+
+    def forward(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def test_clock_measures_each_pass_and_is_gone_afterwards():
+    nap, other = Nap(), Nap()
+    with clock([nap]) as seconds:
+        for duration in (0.02, 0.05):
+            nap(duration)
+        other(0.03)
+    nap(0.01)
+    assert len(seconds) == 2
+    assert seconds[0] >= 0.02
+    assert seconds[1] >= 0.05
+    assert not nap._forward_hooks
+    assert not nap._forward_pre_hooks
+
+
+@pytest.mark.parametrize(("steps", "guidance"), [(1, 0.0), (3, 3.0)])
+def test_unet_is_asked_once_a_step(untrained_pipeline, steps, guidance):
+    with clock([untrained_pipeline.unet]) as seconds:
+        untrained_pipeline(PROMPT, num_inference_steps=steps, guidance_scale=guidance)
+    assert len(seconds) == steps
+
+
+def test_parts_of_a_call_are_all_seen_and_no_longer_than_the_call(untrained_pipeline):
+    times = time_call(untrained_pipeline, PROMPT, steps=2, repeats=1)
+    assert min(times.text, times.unet, times.vae, times.rest) > 0
+    assert times.total == pytest.approx(times.fastest) == pytest.approx(times.slowest)
+
+
+def test_throughput_has_a_value_for_each_repeat(untrained_pipeline):
+    speeds = throughput(untrained_pipeline, PROMPT, (1, 3), repeats=2)
+    assert {size: len(values) for size, values in speeds.items()} == {1: 2, 3: 2}
+    start = time.perf_counter()
+    untrained_pipeline([PROMPT] * 3, num_inference_steps=1, guidance_scale=0, output_type="pt")
+    assert max(speeds[3]) == pytest.approx(3 / (time.perf_counter() - start), rel=9)  # the same order of magnitude
+
+
+def test_matmul_speed_is_that_of_a_product_timed_by_hand():
+    matrix = torch.ones(1024, 1024)
+    start = time.perf_counter()
+    for _ in range(5):
+        matrix @ matrix
+    by_hand = 5 * 2 * 1024**3 / (time.perf_counter() - start)
+    assert by_hand / 10 < matmul_speed(torch.device("cpu"), torch.float32, repeats=3) < by_hand * 10

@@ -1,0 +1,120 @@
+"""A hub repository as SDXL's own is laid out, with random weights of a few kilobytes, and a one-step student's UNet."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from nitro_lab.mini.training import seeded
+
+WIDTH = 16
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def make_unet() -> UNet2DConditionModel:
+    """SDXL's kinds of blocks, one thousandth as wide."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        attention_head_dim=2,
+        cross_attention_dim=2 * WIDTH,
+        norm_num_groups=4,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + WIDTH,
+    )
+
+
+def make_vae() -> AutoencoderKL:
+    """Two blocks, so two pixels to a latent."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        sample_size=16,
+    )
+
+
+def make_scheduler() -> EulerDiscreteScheduler:
+    """The one that SDXL's repository names."""
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="leading",
+        steps_offset=1,
+        interpolation_type="linear",
+        use_karras_sigmas=False,
+    )
+
+
+def make_repository(folder: Path) -> None:
+    """Write the pipeline in full and half precision, and what else lies in SDXL's repository and is not to be fetched."""
+    words = write_tokenizer(folder / "words")
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=words[START],
+        eos_token_id=words[END],
+    )
+    pipe = StableDiffusionXLPipeline(
+        text_encoder=seeded(0, lambda: CLIPTextModel(config)),
+        text_encoder_2=seeded(1, lambda: CLIPTextModelWithProjection(config)),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "words"),
+        unet=seeded(2, make_unet),
+        vae=seeded(3, make_vae),
+        scheduler=make_scheduler(),
+        add_watermarker=False,
+    )
+    pipe.save_pretrained(folder)
+    pipe.save_pretrained(folder, variant="fp16")
+    for name in (
+        "sd_xl_base_1.0.safetensors",
+        "vae_1_0/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.onnx",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not wanted")
+
+
+def write_tokenizer(folder: Path) -> dict[str, int]:
+    """CLIP's tokenizer in its old files, as SDXL's repository has it, over single letters. Returns the vocabulary."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "ab</w>", START, END]
+    words = {token: number for number, token in enumerate(tokens)}
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(words))
+    (folder / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "CLIPTokenizer",
+                "model_max_length": 77,
+                "bos_token": START,
+                "eos_token": END,
+                "unk_token": END,
+                "pad_token": END,
+            }
+        )
+    )
+    return words
+
+
+def write_student(path: Path, seed: int = 7) -> dict[str, torch.Tensor]:
+    """A student's UNet in half precision, as NitroSD's authors give theirs. Returns its weights."""
+    weights = {name: value.half().contiguous() for name, value in seeded(seed, make_unet).state_dict().items()}
+    save_file(weights, path, metadata={"format": "pt"})
+    return weights
