@@ -37,7 +37,7 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "Python 3.10 or newer is needed; $(PYTHON) is not. Name one: PYTHON=python3.12 make ..."; exit 1; }
 	@test -x $(BIN)/pip || { echo "== making .venv with $(PYTHON)"; $(PYTHON) -m venv --clear .venv; } || \
 		{ rm -rf .venv; echo "No .venv could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "== installing requirements.lock into .venv (about 1 GB, with CUDA 5 GB; minutes on the first run)"
+	@echo "== installing requirements.lock into .venv (2 GB on disk, 5 GB with CUDA; takes minutes)"
 	@$(BIN)/pip install --disable-pip-version-check -r requirements.lock
 	@echo "== installing nitro_lab into .venv"
 	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .

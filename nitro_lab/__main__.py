@@ -53,7 +53,9 @@ def add_build(verbs) -> None:
     verb.add_argument("--recipe", choices=("cpu", "cuda", "smoke"), help="default: cuda where there is one, else cpu")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="default: build/mini-RECIPE")
     verb.add_argument("--device", help="default: cuda where there is one, else cpu")
-    verb.add_argument("--install", action="store_true", help="put the model in the package, in place of the shipped one")
+    verb.add_argument(
+        "--install", action="store_true", help="put the model in the package, in place of the shipped one"
+    )
     verb.set_defaults(verb=build)
 
 

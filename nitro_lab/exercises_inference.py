@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 
+from nitro_lab.exercises import UNANSWERED
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.world import FACTORS, caption
 from nitro_lab.prompt_box import imagine
-from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.timing import CallTimes
 
-UNANSWERED = "No answer yet: put one in the place of None and run the cell again."
 Spectrum = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -29,23 +30,16 @@ def unet_inputs(answer: int | None) -> str:
     return "Not yet: " + hints.get(answer, "count the steps, then what is asked at each of them.")
 
 
-def redrawn_steps(answer: tuple[int, int] | None, steps: int = 4, strength: float = 0.6) -> str:
-    """Exercise 2: how many of the steps image-to-image takes at this strength, and the true timestep of the first."""
+def without_unet(answer: float | None, times: CallTimes, tolerance: float = 0.05) -> str:
+    """Exercise 2: how many times faster a call would be if its UNet took no time at all."""
     if answer is None:
         return UNANSWERED
-    scheduler = TimestepShiftLCMScheduler()
-    scheduler.set_timesteps(steps)
-    taken = min(int(steps * strength), steps)
-    start = int(scheduler.true_timesteps[-taken])
-    if tuple(answer) == (taken, start):
-        return f"Right: int({steps} · {strength}) = {taken}, and the last {taken} of the schedule begin at {start}."
-    if answer[0] != taken:
-        return f"Not yet: diffusers takes int(steps · strength) steps. That is not {answer[0]}."
-    told = int(scheduler.timesteps[-taken])
-    if answer[1] == told:
-        return f"Not yet: {told} may be what the UNet is told. At which true timestep is noise added to the picture?"
-    times = scheduler.true_timesteps.tolist()
-    return f"Not yet: the true timesteps of {steps} steps are {times}, and the first ones are left out."
+    wanted = times.total / (times.total - times.unet)
+    if abs(answer / wanted - 1) <= tolerance:
+        return f"Right: {wanted:.1f} times, and no faster UNet can bring more (Amdahl's law). The rest has to be paid."
+    if abs(answer * times.unet / times.total - 1) <= tolerance:
+        return "Not yet: that is the whole over the UNet. What is left of the call when the UNet's time is gone?"
+    return "Not yet: divide the time of the whole call by the time that is left without the UNet."
 
 
 def enough_images(answer: int | None, speeds: Mapping[int, Sequence[float]], share: float = 0.9) -> str:
@@ -104,12 +98,15 @@ def obedient_seed(
     if answer is None:
         return UNANSWERED
     picture, _ = imagine(pipe, caption(scene), answer, steps)
-    pixels = VaeImageProcessor.normalize(VaeImageProcessor.numpy_to_pt(VaeImageProcessor.pil_to_numpy(picture)))
-    device = next(judge.parameters()).device
-    seen = judge.look(pixels.to(device)).factors[0].tolist()
+    seen = judge.look(to_tensor(picture).to(next(judge.parameters()).device)).factors[0].tolist()
     wrong = [
         f"{name} {values[see]} instead of {values[ask]}"
         for (name, values), see, ask in zip(FACTORS.items(), seen, scene.tolist(), strict=True)
         if see != ask
     ]
     return f"Not yet: the judge sees {', '.join(wrong)}." if wrong else f"Right: all six, with seed {answer}."
+
+
+def to_tensor(picture: Image.Image) -> torch.Tensor:
+    """(1, 3, H, W) in [-1, 1]."""
+    return VaeImageProcessor.normalize(VaeImageProcessor.numpy_to_pt(VaeImageProcessor.pil_to_numpy(picture)))

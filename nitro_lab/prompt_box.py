@@ -55,7 +55,7 @@ def prompt_box(
         file = io.BytesIO()
         enlarge(image, SIDE).save(file, "png")
         picture.value = file.getvalue()
-        note.value = "<br>".join(html.escape(remark) for remark in remarks)
+        note.value = "".join(f'<p style="line-height: 1.4">{html.escape(remark)}</p>' for remark in remarks)
 
     for control in (text, seed_slider, steps_slider):
         control.observe(draw, "value")

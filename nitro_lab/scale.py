@@ -19,6 +19,12 @@ class Scale:
     sweep_groups: int  # parts of those images, measured one by one for the error bars
     error_levels: tuple[int, ...]  # told timesteps at which an error is added to ε
 
+    # 02, inference
+    exam_images: int  # captions that teacher and student sit; the distances need more than five
+    call_repeats: int  # timed calls of a pipeline, for each bar
+    batch_sizes: tuple[int, ...]
+    throughput_repeats: int  # timed calls for each batch size
+
 
 SCALES = {
     "full": Scale(
@@ -27,6 +33,10 @@ SCALES = {
         sweep_images=600,
         sweep_groups=3,
         error_levels=(999, 749, 499, 249, 124, 62),
+        exam_images=256,
+        call_repeats=9,
+        batch_sizes=(1, 2, 4, 8, 16, 32, 64),
+        throughput_repeats=5,
     ),
     "smoke": Scale(
         shown=2,
@@ -34,6 +44,10 @@ SCALES = {
         sweep_images=8,
         sweep_groups=2,
         error_levels=(999, 249),
+        exam_images=8,
+        call_repeats=2,
+        batch_sizes=(1, 2, 4),
+        throughput_repeats=2,
     ),
 }
 

@@ -39,7 +39,9 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         ValueError: if `shifted_timestep` is out of range.
     """
 
-    _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["LCMScheduler"]  # noqa: RUF012 (diffusers' idiom)
+    timesteps: torch.Tensor
+    true_timesteps: torch.Tensor
+    _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["LCMScheduler"]
 
     @register_to_config
     def __init__(
@@ -66,7 +68,8 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         if not 1 <= shifted_timestep <= num_train_timesteps:
             raise ValueError(
                 f"shifted_timestep is {shifted_timestep}; it must be from 1 to num_train_timesteps "
-                f"({num_train_timesteps}). NitroSD-Realism uses 250, NitroSD-Vibrant 500; {num_train_timesteps} is no shift."
+                f"({num_train_timesteps}). NitroSD-Realism uses 250, NitroSD-Vibrant 500; "
+                f"{num_train_timesteps} is no shift."
             )
         super().__init__(
             num_train_timesteps=num_train_timesteps,
@@ -122,11 +125,11 @@ class TimestepShiftLCMScheduler(LCMScheduler):
             raise ValueError(
                 f"timesteps is {timesteps}; true timesteps must be from 0 to {self.config.num_train_timesteps - 1}."
             )
-        before = vars(self).copy()
+        before = self.__dict__.copy()
         super().set_timesteps(num_inference_steps, device, original_inference_steps, timesteps, strength)
         true, told = self.timesteps, self.told(self.timesteps)
         if len(told.unique()) < len(told):
-            vars(self).update(before)
+            self.__dict__.update(before)
             raise ValueError(
                 f"shifted_timestep {self.config.shifted_timestep} tells the UNet {told.tolist()} at the true timesteps "
                 f"{true.tolist()}: two steps become the same. Use a larger shifted_timestep or fewer steps."

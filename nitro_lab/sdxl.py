@@ -44,11 +44,24 @@ def make_vae() -> AutoencoderKL:
 
 def make_text_encoders() -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
     """CLIP ViT-L and OpenCLIP ViT-bigG, without their image halves."""
-    widths = {"intermediate_size": 3072, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-    first = CLIPTextConfig(vocab_size=49408, projection_dim=768, max_position_embeddings=TOKENS, **widths)
-    widths = {"intermediate_size": 5120, "hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20}
+    first = CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        projection_dim=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        max_position_embeddings=TOKENS,
+    )
     second = CLIPTextConfig(
-        vocab_size=49408, projection_dim=1280, max_position_embeddings=TOKENS, hidden_act="gelu", **widths
+        vocab_size=49408,
+        hidden_size=1280,
+        intermediate_size=5120,
+        projection_dim=1280,
+        num_hidden_layers=32,
+        num_attention_heads=20,
+        max_position_embeddings=TOKENS,
+        hidden_act="gelu",
     )
     return CLIPTextModel(first), CLIPTextModelWithProjection(second)
 

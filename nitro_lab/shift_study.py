@@ -7,7 +7,6 @@ from statistics import mean, stdev
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from tqdm.auto import tqdm
 
 from nitro_lab.evaluate import caption_accuracy, frechet_distance
 from nitro_lab.exam import Exam, sit
@@ -103,6 +102,11 @@ def with_known_error(
     return x0_from_noise(alphas_cumprod, noisy, noise + size * error, t)
 
 
+def rms(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Root mean square of the difference of two tensors of one shape."""
+    return (x - y).float().square().mean().sqrt().item()
+
+
 @torch.no_grad()
 def one_step(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], noise: torch.Tensor, told: int) -> torch.Tensor:
     """x0 in one step from pure noise (N, C, H, W), when the UNet is told any timestep at all."""
@@ -142,7 +146,7 @@ def sweep_shift(
     Args:
         groups: at least 2; each group of images is measured alone, so that the spread between them gives error bars.
     """
-    for shift in tqdm(shifts, desc="shifts", leave=False):
+    for shift in shifts:
         images = sit(exam, at_shift(pipe, shift), steps=1)
         verdict = exam.judge.look(images.float())
         parts = list(zip(verdict.factors.chunk(groups), exam.scenes.chunk(groups), strict=True))

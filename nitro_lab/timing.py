@@ -54,7 +54,14 @@ def time_call(
 
     draw()
     text, unet, vae, rest, whole = zip(*(draw() for _ in range(repeats)), strict=True)
-    return CallTimes(*map(statistics.median, (text, unet, vae, rest)), min(whole), max(whole))
+    return CallTimes(
+        text=statistics.median(text),
+        unet=statistics.median(unet),
+        vae=statistics.median(vae),
+        rest=statistics.median(rest),
+        fastest=min(whole),
+        slowest=max(whole),
+    )
 
 
 @contextmanager

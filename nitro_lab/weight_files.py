@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?/(?P<file>.+\.safetensors)")
 VARIANTS = {  # diffusers' names of weights, in one file or in shards
     None: ("*model.safetensors", "*model-*-of-*.safetensors"),
@@ -102,7 +103,7 @@ def reason(error: Exception) -> str:
                 f"the disk is too small ({first_line(error)}). Make room, or set HF_HOME to a folder on a larger disk."
             )
         case _:
-            return f"the download was cut ({first_line(error)}). Run it again: it goes on where it stopped."
+            return f"the download was cut ({first_line(error)}). Run it again: the files that came whole are kept."
 
 
 def first_line(error: Exception) -> str:

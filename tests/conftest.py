@@ -58,12 +58,7 @@ def untrained_pipeline(untrained_parts: dict) -> StableDiffusionXLPipeline:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     """A headless Chromium. Tests that need it are skipped without one, or fail if NITRO_LAB_REQUIRE_BROWSER is 1."""
-    executable = find_browser()
-    if executable is None:
-        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        if os.environ.get("NITRO_LAB_REQUIRE_BROWSER") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    executable = require_browser()
 
     from playwright.sync_api import sync_playwright
 
@@ -72,6 +67,17 @@ def chromium() -> Iterator["Browser"]:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield browser
         browser.close()
+
+
+def require_browser() -> str:
+    """Path of a browser; without one the test is skipped, or failed where NITRO_LAB_REQUIRE_BROWSER is 1."""
+    executable = find_browser()
+    if executable is None:
+        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        if os.environ.get("NITRO_LAB_REQUIRE_BROWSER") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return executable
 
 
 def find_browser() -> str | None:

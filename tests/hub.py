@@ -18,8 +18,10 @@ class Hub(ThreadingHTTPServer):
     """Serves folders as repositories, each with one commit, known as `main` too.
 
     repositories: a folder for each `owner/name`.
-    cuts: file name -> bytes of it that pass before each connection breaks; those after them never pass.
+    cuts: file name -> for one connection after the other, the byte of it at which the connection breaks.
+    refusals: the hub's word for why it does not give a repository, such as `GatedRepo`.
     asked: every file whose contents were asked for, as `owner/name/file`.
+    begun: file name -> the byte that the last download of it went on at.
     """
 
     daemon_threads = True
@@ -27,8 +29,10 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.repositories: dict[str, Path] = {}
-        self.cuts: dict[str, int] = {}
+        self.cuts: dict[str, Iterator[int]] = {}
+        self.refusals: dict[str, str] = {}
         self.asked: list[str] = []
+        self.begun: dict[str, int] = {}
 
     @property
     def url(self) -> str:
@@ -58,6 +62,8 @@ class Answer(BaseHTTPRequestHandler):
         folder = self.server.repositories.get(match["repo"]) if match else None
         if match is None or folder is None:
             return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+        if match["repo"] in self.server.refusals:
+            return self.send(403, b"", {"X-Error-Code": self.server.refusals[match["repo"]]})
         if match["revision"] not in (None, "main", commit(match["repo"])):
             return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         headers = {"X-Repo-Commit": commit(match["repo"])}
@@ -81,7 +87,9 @@ class Answer(BaseHTTPRequestHandler):
         if not with_body:
             return self.send(status, b"", headers)
         self.server.asked.append(name)
-        end = self.server.cuts.get(name.rpartition("/")[2], len(body))
+        file = name.rpartition("/")[2]
+        self.server.begun[file] = begin
+        end = next(self.server.cuts.get(file, iter(())), len(body))
         self.send(status, body[begin:end], headers)
         self.close_connection = end < len(body)
 

@@ -9,19 +9,21 @@ from nitro_lab.mini.training import seeded
 from nitro_lab.mini.world import caption
 from nitro_lab.prompt_box import imagine
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.timing import CallTimes
 
 FREQUENCY = torch.arange(1, 33) / 64
 WORLD = (FREQUENCY, torch.ones(32))
 SOFT = (FREQUENCY, torch.where(FREQUENCY < 0.25, 0.9, 0.2))
 SHARP = (FREQUENCY, torch.full((32,), 0.9))
 SPEEDS = {1: [20.0, 21.0, 22.0], 4: [40.0, 58.0, 60.0], 16: [60.0, 62.0, 90.0]}
+TIMES = CallTimes(text=0.01, unet=0.06, vae=0.02, rest=0.01, fastest=0.1, slowest=0.1)
 PARAMETERS = {"text encoder": 800_000_000, "UNet": 2_500_000_000}
 
 
 def test_no_answer_is_no_error():
     checks = [
         exercises.unet_inputs(None),
-        exercises.redrawn_steps(None),
+        exercises.without_unet(None, TIMES),
         exercises.enough_images(None, SPEEDS),
         exercises.half_lost(None, SOFT, WORLD),
         exercises.offloaded_gigabytes(None, PARAMETERS),
@@ -34,12 +36,9 @@ def test_unet_inputs(answer, words):
     assert words in exercises.unet_inputs(answer)
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [((2, 499), "Right"), ([2, 499], "Right"), ((3, 499), "int"), ((2, 124), "told"), ((2, 749), "left out")],
-)
-def test_redrawn_steps(answer, words):
-    assert words in exercises.redrawn_steps(answer)
+@pytest.mark.parametrize(("answer", "words"), [(2.5, "Right"), (2.55, "Right"), (5 / 3, "left"), (7, "divide")])
+def test_without_unet(answer, words):
+    assert words in exercises.without_unet(answer, TIMES)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ TIMES = {
 
 def assert_whole(figure: Figure) -> None:
     """Nothing reaches over the figure's edge, and pyplot will not show it a second time."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert box.x0 > -0.01
     assert box.y0 > -0.01
@@ -81,7 +81,9 @@ def test_time_bars_add_up_to_the_whole_call():
     assert_whole(figure)
     left, right = figure.axes
     for row, call in enumerate(TIMES.values()):
-        bars = [[bar for bar in axis.patches if round(bar.get_y() + bar.get_height() / 2) == row] for axis in (left, right)]
+        bars = [
+            [bar for bar in axis.patches if round(bar.get_y() + bar.get_height() / 2) == row] for axis in (left, right)
+        ]
         assert [bar.get_width() for bar in bars[0]] == pytest.approx(
             [1e3 * s for s in (call.text, call.unet, call.vae, call.rest)]
         )

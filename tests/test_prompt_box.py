@@ -84,4 +84,4 @@ def test_guidance_reaches_the_pipeline(untrained_pipeline):
 
 def test_a_remark_cannot_smuggle_html_in(student, monkeypatch):
     monkeypatch.setattr("nitro_lab.prompt_box.imagine", lambda *_: (Image.new("RGB", (64, 64)), ["<b>&"]))
-    assert prompt_box(student, PROMPT).children[-1].value == "&lt;b&gt;&amp;"
+    assert "&lt;b&gt;&amp;" in prompt_box(student, PROMPT).children[-1].value

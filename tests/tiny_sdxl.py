@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from nitro_lab.mini.training import seeded
 
 WIDTH = 16
+NOT_WANTED = ("sd_xl_base_1.0.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "text_encoder/model.onnx")
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -57,8 +58,9 @@ def make_scheduler() -> EulerDiscreteScheduler:
 
 
 def make_repository(folder: Path) -> None:
-    """Write the pipeline in full and half precision, and what else lies in SDXL's repository and is not to be fetched."""
-    words = write_tokenizer(folder / "words")
+    """Write the pipeline in full and half precision, and beside it what else lies in SDXL's repository."""
+    words = write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer_2")
     config = CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=WIDTH,
@@ -72,20 +74,18 @@ def make_repository(folder: Path) -> None:
     pipe = StableDiffusionXLPipeline(
         text_encoder=seeded(0, lambda: CLIPTextModel(config)),
         text_encoder_2=seeded(1, lambda: CLIPTextModelWithProjection(config)),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
-        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "words"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         unet=seeded(2, make_unet),
         vae=seeded(3, make_vae),
         scheduler=make_scheduler(),
         add_watermarker=False,
     )
     pipe.save_pretrained(folder)
-    pipe.save_pretrained(folder, variant="fp16")
-    for name in (
-        "sd_xl_base_1.0.safetensors",
-        "vae_1_0/diffusion_pytorch_model.safetensors",
-        "text_encoder/model.onnx",
-    ):
+    pipe.to(torch.float16).save_pretrained(folder, variant="fp16")
+    for name in ("tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json"):  # newer than SDXL
+        (folder / name).unlink()
+    for name in NOT_WANTED:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"not wanted")
 

@@ -29,7 +29,9 @@ def ocean(generator: torch.Generator, count: int) -> torch.Tensor:
     phase = rows + 1.3 * value_noise(generator, count, 5, 9) + uniform(generator, (count, 1, 1))
     crest = 1 - ((torch.remainder(phase, 1) - 0.5).abs() * pitch - 0.5).clamp(0, 1)
     broken = ((value_noise(generator, count, 9, 7) - 0.38) * 5).clamp(0, 1)
-    return paint(gradient(generator, count, (0.05, 0.38, 0.46), (0.34, 0.60, 0.66)), (0.66, 0.82, 0.80), crest * broken * 0.65)
+    return paint(
+        gradient(generator, count, (0.05, 0.38, 0.46), (0.34, 0.60, 0.66)), (0.66, 0.82, 0.80), crest * broken * 0.65
+    )
 
 
 def meadow(generator: torch.Generator, count: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 
 from nitro_lab.mini.judge import JUDGE_FILE, Judge
 from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
@@ -78,8 +78,8 @@ class Miniature:
     def export(self, folder: Path) -> None:
         """Write the model folder: diffusers' layout, the judge and the student beside it, all in float16."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
-        save_file(self.judge.state_dict(), folder / JUDGE_FILE.name)
-        save_file(self.student.state_dict(), folder / STUDENT_FILE)
+        save_model(self.judge, folder / JUDGE_FILE.name)
+        save_model(self.student, folder / STUDENT_FILE)
         for file in folder.rglob("*.safetensors"):
             halve(file)
 

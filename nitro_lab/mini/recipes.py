@@ -16,21 +16,21 @@ class Recipe:
     vae_rate: float = 2e-3
     vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
 
-    judge_steps: int = 3_000
+    judge_steps: int = 2_000
     judge_batch: int = 48
     judge_rate: float = 2e-3
 
-    teacher_steps: int = 6_500
+    teacher_steps: int = 5_000
     teacher_batch: int = 32
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.9995
 
-    cache_pairs: int = 4_096  # the teacher's samples, with their noise, that the soft student is regressed on
+    cache_pairs: int = 3_072  # the teacher's samples, with their noise, that the soft student is regressed on
     cache_batch: int = 64
-    cache_steps: int = 15
+    cache_steps: int = 12
     cache_guidance: float = 3.0
 
-    regressed_steps: int = 1_500
+    regressed_steps: int = 1_000
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
     regressed_shift: int = 250

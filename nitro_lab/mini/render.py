@@ -13,7 +13,6 @@ from nitro_lab.mini.backgrounds import BACKGROUNDS
 from nitro_lab.mini.noise import SIZE, uniform
 from nitro_lab.mini.shapes import SHAPES
 from nitro_lab.mini.textures import TEXTURES
-from nitro_lab.mini.world import FACTORS
 
 COLORS = {  # sRGB; each is at least 35 (CIE76 colour difference) away from every other and from every background
     "red": (0.86, 0.06, 0.10),

@@ -1,0 +1,76 @@
+"""The miniature is built from nothing in any number of runs, with the same bits, and comes out as a loadable folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nitro_lab.checkpoints import load_pipeline
+from nitro_lab.mini.build import STAGES, Miniature
+from nitro_lab.mini.build_report import build_and_report
+from nitro_lab.mini.card import table
+from nitro_lab.mini.recipes import RECIPES
+from nitro_lab.mini.teacher_cache import load_pairs
+
+SMOKE = RECIPES["smoke"]
+CUTS = (3, 17, 24, 47, 61)  # reports after which a run dies: in the middle of stages, and between two
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """A miniature of the smoke recipe, built in one go."""
+    out = tmp_path_factory.mktemp("mini")
+    build_and_report("smoke", out, "cpu", install=False)
+    return out
+
+
+def test_model_folder_loads_and_makes_an_image(built):
+    model = built / "model"
+    pipe = load_pipeline(model, unet=model / "regressed_unet.safetensors", shifted_timestep=250, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("a red star", num_inference_steps=1, guidance_scale=0).images[0]
+    assert image.size == (64, 64)
+
+
+def test_figures_and_card_are_written(built):
+    figures = json.loads((built / "model" / "figures.json").read_text())
+    assert {"autoencoder", "judge on renders", "renders", "teacher", "regressed student", "gap"} <= figures.keys()
+    card = (built / "model" / "README.md").read_text()
+    assert all(f"| {stage} |" in card for stage in STAGES)
+    assert f"| seed | {SMOKE.seed} |" in card
+    assert all((built / "model" / name).stat().st_size > 10_000 for name in ("curves.png", "samples.png"))
+
+
+def test_cut_and_resumed_gives_the_same_bits(built, tmp_path):
+    for cut in CUTS:
+        for reports, _ in enumerate(Miniature(SMOKE, tmp_path, torch.device("cpu")).train(), 1):
+            if reports == cut:
+                break
+    resumed = Miniature(SMOKE, tmp_path, torch.device("cpu"))
+    assert len(list(resumed.train())) > 0  # there was something left to do
+    whole = Miniature(SMOKE, built, torch.device("cpu"))
+    assert list(whole.train()) == []
+    for part in ("student", "judge"):
+        first, second = (getattr(miniature, part).state_dict() for miniature in (whole, resumed))
+        assert all(torch.equal(first[key], second[key]) for key in first), part
+    assert whole.pipe.vae.config.scaling_factor == resumed.pipe.vae.config.scaling_factor
+
+
+def test_pairs_are_the_teachers_own(built):
+    scenes, noise, x0 = load_pairs(built / "cache.safetensors", torch.device("cpu"))
+    assert scenes.shape == (SMOKE.cache_pairs, 6)
+    assert noise.shape == x0.shape == (SMOKE.cache_pairs, 4, 16, 16)
+    assert x0.flatten(1).std(1).min() > 0
+
+
+def test_other_settings_are_refused(built):
+    from dataclasses import replace
+
+    other = Miniature(replace(SMOKE, vae_rate=1e-4), built, torch.device("cpu"))
+    with pytest.raises(ValueError, match="vae_rate"):
+        next(other.train())
+
+
+def test_table_is_markdown():
+    assert table(("a", "b"), {"x": 0.123456, "n": 3}) == "| a | b |\n|---|---|\n| x | 0.1235 |\n| n | 3 |\n"
