@@ -4,6 +4,9 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TypeAlias
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +29,8 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_run(verbs) -> None:
+def add_run(verbs: Verbs) -> None:
+    """The verb run."""
     verb = verbs.add_parser("run", help="execute the notebooks and write them as HTML")
     verb.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER")
     verb.add_argument("--out", type=Path, default=Path("build"), metavar="FOLDER")
@@ -35,7 +39,8 @@ def add_run(verbs) -> None:
     verb.set_defaults(verb=run)
 
 
-def add_evaluate(verbs) -> None:
+def add_evaluate(verbs: Verbs) -> None:
+    """The verb evaluate."""
     verb = verbs.add_parser("evaluate", help="measure models of the miniature's world beside their teacher")
     verb.add_argument("model", nargs="+", help="mini, or a folder in diffusers' layout")
     verb.add_argument("--unet", help="a student's weights in place of the model's, a .safetensors file")
@@ -48,7 +53,8 @@ def add_evaluate(verbs) -> None:
     verb.set_defaults(verb=evaluate)
 
 
-def add_build(verbs) -> None:
+def add_build(verbs: Verbs) -> None:
+    """The verb build-mini."""
     verb = verbs.add_parser("build-mini", help="train the miniature from nothing; goes on where it was cut")
     verb.add_argument("--recipe", choices=("cpu", "cuda", "smoke"), help="default: cuda where there is one, else cpu")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="default: build/mini-RECIPE")
@@ -61,10 +67,9 @@ def add_build(verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Execute all notebooks."""
-    os.environ["NITRO_LAB_SCALE"] = options.scale
     from nitro_lab.workbook import run_workbook
 
-    return 0 if run_workbook(options.notebooks, options.out, write_back=options.write) else 1
+    return 0 if run_workbook(options.notebooks, options.out, options.write, options.scale) else 1
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -1,5 +1,7 @@
 """Is there anything for critics to see? A small network, trained afresh, tries to tell two sets of images apart."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -39,6 +41,6 @@ def small_critic() -> nn.Module:
     widths = (3, 32, 64, 96, 128)
     layers = [
         nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.SiLU())
-        for a, b in zip(widths, widths[1:], strict=False)
+        for a, b in pairwise(widths)
     ]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1))

@@ -39,7 +39,7 @@ class Snapshot:
 
     def save(self, step: int) -> None:
         """Write all parts and the number of steps done."""
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, part in self.parts.items():
             tensors |= {f"{name}/{key}": value.detach().contiguous() for key, value in tensors_of(part).items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)

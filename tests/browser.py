@@ -23,7 +23,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Browser, Locator, Page
 
-PATIENCE = 120  # seconds for anything to appear: a slow machine may need many for a kernel and its imports
+PATIENCE = 240  # seconds for anything to appear: a busy machine may need many for a kernel and its imports
 SCREENSHOTS = Path(__file__).parent.parent / "build" / "browser"
 SETTINGS = {  # no questions, no news from the network, and every cell drawn even when it is far down the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -106,12 +105,19 @@ def wait_for_server(lab: Lab, server: subprocess.Popen, log: Path) -> None:
     """Ask until the server answers."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(f"{lab.url}/api?token={lab.token}", timeout=5).close()
+        if answers(f"{lab.url}/api?token={lab.token}"):
             return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
+        time.sleep(0.3)
     raise RuntimeError(f"JupyterLab did not answer at {lab.url}. Its log ends with:\n{log.read_text()[-2000:]}")
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there, and well."""
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except OSError:  # refused, timed out, or an error as answer
+        return False
+    return True
 
 
 @contextmanager

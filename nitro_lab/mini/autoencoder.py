@@ -17,7 +17,7 @@ class PatchAutoencoderKL(AutoencoderKL):
     The config keeps three blocks, since pipelines read the scale factor (2² = 4) off their number.
     """
 
-    @functools.wraps(AutoencoderKL.__init__)
+    @functools.wraps(AutoencoderKL.__init__)  # type: ignore[misc]  # diffusers reads the options off the signature
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         for block in self.encoder.down_blocks:

@@ -78,8 +78,8 @@ class Miniature:
     def export(self, folder: Path) -> None:
         """Write the model folder: diffusers' layout, the judge and the student beside it, all in float16."""
         self.pipe.save_pretrained(folder, safe_serialization=True)
-        save_model(self.judge, folder / JUDGE_FILE.name)
-        save_model(self.student, folder / STUDENT_FILE)
+        save_model(self.judge, str(folder / JUDGE_FILE.name))
+        save_model(self.student, str(folder / STUDENT_FILE))
         for file in folder.rglob("*.safetensors"):
             halve(file)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
 from nitro_lab.exam import set_exam, sit
-from nitro_lab.mini.build import STAGES, Miniature
+from nitro_lab.mini.build import Miniature
 from nitro_lab.mini.figures import EXAM_SEED, Figures
 
 CURVES = {

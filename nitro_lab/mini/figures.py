@@ -1,6 +1,7 @@
 """Everything that is measured on a finished miniature; the model card shows it."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -19,6 +20,7 @@ EXAM_SEED = 0
 LARGE = FACTORS["size"].index("large")
 
 Figures = dict[str, dict[str, float]]
+Draw = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 @torch.no_grad()
@@ -35,7 +37,7 @@ def measure(miniature: Miniature) -> Figures:
     }
     return {
         "autoencoder": {"PSNR in dB": psnr(miniature, exam)},
-        "judge on renders": judge_accuracy(miniature.judge, exam, lambda scenes, g: render(scenes, g)),
+        "judge on renders": judge_accuracy(miniature.judge, exam, render),
         "judge on renders through the autoencoder": judge_accuracy(
             miniature.judge, exam, lambda scenes, g: reference_pictures(pipe, scenes, g)
         ),
@@ -57,7 +59,7 @@ def psnr(miniature: Miniature, exam: Exam) -> float:
     return 10 * math.log10(4 / (pictures - decoded).square().mean().item())
 
 
-def judge_accuracy(judge: Judge, exam: Exam, draw) -> dict[str, float]:
+def judge_accuracy(judge: Judge, exam: Exam, draw: Draw) -> dict[str, float]:
     """Shares that the judge gets right on fresh pictures: each factor, each on large objects, and the count."""
     generator = torch.Generator(exam.scenes.device).manual_seed(EXAM_SEED + 2)
     guesses = judge.look(draw(exam.scenes, generator)).factors

@@ -43,6 +43,7 @@ class Judge(nn.Module):
         self.questions = nn.ModuleDict({name: nn.Linear(FEATURES, len(values)) for name, values in FACTORS.items()})
         self.questions["count"] = nn.Linear(FEATURES, MOST_OBJECTS)
         ticks = torch.linspace(-1, 1, SIZE)
+        self.position: torch.Tensor
         self.register_buffer("position", torch.stack(torch.meshgrid(ticks, ticks, indexing="ij")), persistent=False)
 
     def forward(self, images: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

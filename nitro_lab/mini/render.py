@@ -6,6 +6,7 @@ generator, so one scene has endlessly many pictures.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -123,6 +124,6 @@ def pixel_grid(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return ticks[None, None, :], ticks[None, :, None]
 
 
-def look_up(values: dict[str, tuple[float, ...]], device: torch.device) -> torch.Tensor:
+def look_up(values: Mapping[str, tuple[float, ...]], device: torch.device) -> torch.Tensor:
     """A dictionary of equally long tuples as one tensor, a row for each key."""
     return torch.tensor(list(values.values()), device=device)

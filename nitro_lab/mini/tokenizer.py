@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from typing import Any
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
@@ -20,7 +21,7 @@ class UnknownWordWarning(UserWarning):
 class WorldTokenizer(PreTrainedTokenizerFast):
     """Lower-cases, drops punctuation, maps each word to its token, and warns about words without one."""
 
-    def __call__(self, text: str | list[str], *args, **kwargs) -> BatchEncoding:
+    def __call__(self, text: str | list[str], *args: Any, **kwargs: Any) -> BatchEncoding:
         prompts = [text] if isinstance(text, str) else text
         words = {word for prompt in prompts for word in re.findall(r"\w+", prompt.lower())}
         unknown = sorted(words - self.get_vocab().keys())

@@ -20,7 +20,7 @@ ONLY_ALONE = ("size", "place")  # with copies in the picture, "how large?" and "
 
 def train_judge(recipe: Recipe, path: Path, judge: Judge, vae: AutoencoderKL) -> Iterator[Progress]:
     """Cross-entropy of every question, on scenes of the training captions."""
-    judge.to(memory_format=torch.channels_last)
+    judge = judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs omit it
     optimizer = make_optimizer(judge.train().parameters())
     generator = torch.Generator(vae.device).manual_seed(recipe.seed + 1)
     losses = torch.zeros(recipe.judge_steps)
