@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
+from nitro_lab.mini.recipes import RECIPES
+from nitro_lab.weight_files import CheckpointError
+
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -14,9 +17,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         return options.verb(options)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
         print(f"nitro-lab: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "nitro-lab: stopped. A training goes on from its last snapshot when the same command runs again.",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,7 +65,7 @@ def add_evaluate(verbs: Verbs) -> None:
 def add_build(verbs: Verbs) -> None:
     """The verb build-mini."""
     verb = verbs.add_parser("build-mini", help="train the miniature from nothing; goes on where it was cut")
-    verb.add_argument("--recipe", choices=("cpu", "cuda", "smoke"), help="default: cuda where there is one, else cpu")
+    verb.add_argument("--recipe", choices=tuple(RECIPES), help="default: cuda where there is one, else cpu")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="default: build/mini-RECIPE")
     verb.add_argument("--device", help="default: cuda where there is one, else cpu")
     verb.add_argument(
@@ -76,6 +85,8 @@ def evaluate(options: argparse.Namespace) -> int:
     """Print the table of marks, and write it."""
     from nitro_lab.marks import compare_models, print_table, write_table
 
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     columns = compare_models(
         options.model,
         steps=options.steps,
@@ -94,7 +105,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def build(options: argparse.Namespace) -> int:
     """Train, measure and write a model folder."""
-    from nitro_lab.mini.build_report import build_and_report
+    from nitro_lab.build_report import build_and_report
 
     build_and_report(options.recipe, options.out, options.device, options.install)
     return 0

@@ -8,11 +8,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from nitro_lab.base_folder import Base
+from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.unet_file import load_unet
 from nitro_lab.weight_files import REPOSITORY, fetch_file
 
-MINIATURE = Path(__file__).parent / "mini" / "model"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
@@ -30,8 +30,8 @@ class ModelSource:
 
 
 MODELS = {
-    "mini": ModelSource(str(MINIATURE), str(MINIATURE / "regressed_unet.safetensors"), 250),
-    "mini-teacher": ModelSource(str(MINIATURE)),
+    "mini": ModelSource(str(MODEL_FOLDER), str(MODEL_FOLDER / "regressed_unet.safetensors"), 250),
+    "mini-teacher": ModelSource(str(MODEL_FOLDER)),
     "nitrosd-realism": ModelSource(SDXL, "ChenDY/NitroFusion/nitrosd-realism_unet.safetensors", 250),
     "nitrosd-vibrant": ModelSource(SDXL, "ChenDY/NitroFusion/nitrosd-vibrant_unet.safetensors", 500),
 }

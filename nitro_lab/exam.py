@@ -9,7 +9,7 @@ from nitro_lab.evaluate import caption_accuracy, frechet_distance, kernel_distan
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.render import render
 from nitro_lab.mini.world import FACTORS, all_scenes, caption, split_scenes
-from nitro_lab.sampling import decode, encode, generate
+from nitro_lab.sampling import decode, encode, generate, latent_shape
 
 CAPTION_SETS = ("held-out", "training", "all")
 
@@ -44,14 +44,14 @@ def set_exam(
     Raises:
         ValueError: if `captions` is no caption set.
     """
-    generator = torch.Generator(pipe.unet.device).manual_seed(seed)
-    scenes = choose_scenes(captions).to(generator.device)
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same exam on every device
+    scenes = choose_scenes(captions)
     rounds = -(-images // len(scenes))
-    order = [torch.randperm(len(scenes), generator=generator, device=generator.device) for _ in range(rounds)]
+    order = [torch.randperm(len(scenes), generator=generator) for _ in range(rounds)]
     asked = scenes[torch.cat(order)[:images]]
-    latent = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
-    noise = torch.randn((images, *latent), generator=generator, device=generator.device)
-    pictures = reference_pictures(pipe, asked, generator)
+    noise = torch.randn((images, *latent_shape(pipe)), generator=generator)
+    pictures = through_vae(pipe, render(asked, generator))
+    asked, noise = asked.to(pipe.device), noise.to(pipe.device)
     return Exam(asked, noise, judge.look(pictures.float()).features, sharpness(pictures), judge)
 
 
@@ -63,16 +63,14 @@ def choose_scenes(captions: str) -> torch.Tensor:
     return {"held-out": held_out, "training": training, "all": all_scenes()}[captions]
 
 
-def reference_pictures(
-    pipe: StableDiffusionXLPipeline, scenes: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Renders (N, 3, 64, 64), encoded and decoded, since no model can be sharper than its autoencoder."""
-    return decode(pipe, encode(pipe, render(scenes, generator).to(pipe.vae.dtype)))
+def through_vae(pipe: StableDiffusionXLPipeline, images: torch.Tensor) -> torch.Tensor:
+    """Images (N, 3, 64, 64), encoded and decoded, since no model can be sharper than its autoencoder."""
+    return decode(pipe, encode(pipe, images.to(pipe.device, pipe.vae.dtype)))
 
 
 def fresh_renders(exam: Exam, pipe: StableDiffusionXLPipeline, seed: int = 0) -> torch.Tensor:
     """Other pictures of the same scenes than the reference: what a perfect model would make."""
-    return reference_pictures(pipe, exam.scenes, torch.Generator(exam.scenes.device).manual_seed(seed + 1))
+    return through_vae(pipe, render(exam.scenes, torch.Generator().manual_seed(seed + 1)))
 
 
 def sit(

@@ -39,6 +39,9 @@ def compare_models(
         raise ValueError(f"images is {images}; the distances need at least 10, and mean little below 1000.")
     teacher = load_pipeline(TEACHER)
     students = {name: load_pipeline(name, unet=unet, shifted_timestep=shifted_timestep) for name in models}
+    for pipe in students.values():
+        for count in steps:  # a schedule that cannot be is refused before the teacher's minutes of work
+            pipe.scheduler.set_timesteps(count)
     exam = set_exam(teacher, load_judge(teacher.device), captions, images, seed)
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
     title = f"teacher, {TEACHER_STEPS} steps"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from nitro_lab.plots_inference import PALETTE, panels
+from nitro_lab.canvas import PALETTE, panels
 from nitro_lab.shift_study import SweepPoint, Tick, sigmas, target_size
 
 TRUE, TOLD, NOISE = PALETTE[0], PALETTE[1], PALETTE[2]  # one colour for each clock, in all pictures

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
-from nitro_lab.plots_inference import enlarge
+from nitro_lab.canvas import enlarge
 
 SIDE = 384  # pixels on the screen
 

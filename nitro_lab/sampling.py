@@ -130,6 +130,11 @@ def generate(
     return torch.cat(batches)
 
 
+def latent_shape(pipe: StableDiffusionXLPipeline) -> tuple[int, int, int]:
+    """(C, H, W) of the latents that a pipeline makes by default."""
+    return (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+
+
 @torch.no_grad()
 def decode(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
     """Latents (N, C, H, W) to images (N, 3, h, w) in [-1, 1]."""

@@ -70,7 +70,8 @@ def run_workbook(source: Path, out: Path, write_back: bool = False, scale: str |
     Args:
         source: the folder of notebooks, run in the order of their names.
         out: where the pages go; index.html is the first to open.
-        write_back: replace each notebook that ran to its end by the executed one, cleaned for committing.
+        write_back: replace each notebook that ran to its end by the executed one, cleaned for committing, and keep its
+            cover in `docs/` beside the folder.
         scale: a name of `nitro_lab.scale.SCALES`; by default what the environment says.
 
     Returns:
@@ -91,7 +92,7 @@ def run_workbook(source: Path, out: Path, write_back: bool = False, scale: str |
         if run.failure:
             print("    " + run.failure.error.replace("\n", "\n    "), flush=True)
         elif write_back:
-            nbformat.write(clean(run.notebook, source), file)
+            write_cleaned(run, file)
         runs.append(run)
         write_page(run, source, out)
         write_index(runs, out)
@@ -138,6 +139,16 @@ def explain(cells: list[NotebookNode], error: Exception) -> Failure:
     return Failure(sum(cell.cell_type == "code" for cell in cells), "\n".join(lines[-ERROR_LINES:]))
 
 
+def write_cleaned(run: Run, file: Path) -> None:
+    """The notebook with its outputs, for committing, and its cover beside the folder, for the README."""
+    nbformat.write(clean(run.notebook, file.parent), file)
+    picture = cover(run.notebook)
+    if picture:
+        docs = file.parent.parent / "docs"
+        docs.mkdir(exist_ok=True)
+        (docs / f"{run.name}.png").write_bytes(picture)
+
+
 def write_page(run: Run, source: Path, out: Path) -> None:
     """The notebook as HTML, controls left out: they need a kernel."""
     exporter = HTMLExporter(embed_images=True)
@@ -148,14 +159,14 @@ def write_page(run: Run, source: Path, out: Path) -> None:
 
 
 def write_index(runs: list[Run], out: Path) -> None:
-    """index.html: title, first paragraph, first picture, result and time of each notebook."""
+    """index.html: title, first paragraph, cover, result and time of each notebook."""
     articles = "\n".join(map(article, runs))
     (out / "index.html").write_text(PAGE.format(title="NitroFusion workbook", articles=articles), encoding="utf-8")
 
 
 def article(run: Run) -> str:
     title, summary = title_and_summary(run.notebook, run.name)
-    picture = first_picture(run.notebook)
+    picture = cover(run.notebook)
     return ARTICLE.format(
         name=html.escape(run.name),
         title=html.escape(title),
@@ -177,9 +188,11 @@ def title_and_summary(notebook: NotebookNode, name: str) -> tuple[str, str]:
     return next(iter(headings), name), next(iter(paragraphs), "")
 
 
-def first_picture(notebook: NotebookNode) -> bytes | None:
-    """The first PNG among the outputs."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+def cover(notebook: NotebookNode) -> bytes | None:
+    """The PNG that stands for a notebook: the first of a cell tagged "cover", else the first of all."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells.sort(key=lambda cell: "cover" not in cell.metadata.get("tags", []))
+    outputs = (output for cell in cells for output in cell.outputs)
     pictures = (output.data["image/png"] for output in outputs if "image/png" in output.get("data", {}))
     encoded = next(pictures, None)
     return None if encoded is None else base64.b64decode(encoded)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
+from nitro_lab.mini.build import PIPELINE_OPTIONS
 from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
 from nitro_lab.mini.tokenizer import make_tokenizer
 from nitro_lab.mini.training import seeded
@@ -48,8 +49,7 @@ def untrained_pipeline(untrained_parts: dict) -> StableDiffusionXLPipeline:
     pipe = StableDiffusionXLPipeline(
         **untrained_parts,
         scheduler=make_scheduler(),
-        force_zeros_for_empty_prompt=False,
-        add_watermarker=False,
+        **PIPELINE_OPTIONS,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from nitro_lab.build_card import table
+from nitro_lab.build_report import build_and_report
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.mini.build import STAGES, Miniature
-from nitro_lab.mini.build_report import build_and_report
-from nitro_lab.mini.card import table
 from nitro_lab.mini.recipes import RECIPES
 from nitro_lab.mini.teacher_cache import load_pairs
 
@@ -73,4 +73,4 @@ def test_other_settings_are_refused(built):
 
 
 def test_table_is_markdown():
-    assert table(("a", "b"), {"x": 0.123456, "n": 3}) == "| a | b |\n|---|---|\n| x | 0.1235 |\n| n | 3 |\n"
+    assert table(("a", "b"), {"x": 0.123456, "n": 3}) == "| a | b |\n| --- | --- |\n| x | 0.1235 |\n| n | 3 |\n"

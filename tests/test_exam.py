@@ -80,7 +80,7 @@ def test_command_line_evaluates_the_miniature(capsys, tmp_path):
         (["evaluate", "mini", "--images", "3"], "at least 10"),
         (["evaluate", "minni"], "mini-teacher"),
         (["evaluate", "mini", "--shift", "0"], "shifted_timestep is 0"),
-        (["evaluate", "mini", "--steps", "9", "--images", "10"], "num_inference_steps is 9"),
+        (["evaluate", "mini", "--steps", "9"], "num_inference_steps is 9"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, said, capsys):

@@ -6,6 +6,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
+from nitro_lab import canvas
 from nitro_lab import plots_inference as plots
 from nitro_lab.timing import CallTimes
 
@@ -29,7 +30,7 @@ def assert_whole(figure: Figure) -> None:
 
 def test_tensors_become_pictures_with_the_same_colours():
     images = torch.tensor([-1.0, 0.0, 1.0, 1.7]).reshape(4, 1, 1, 1).expand(4, 3, 2, 2)
-    assert [picture.getpixel((0, 0)) for picture in plots.to_pil(images)] == [
+    assert [picture.getpixel((0, 0)) for picture in canvas.to_pil(images)] == [
         (0, 0, 0),
         (128, 128, 128),
         (255, 255, 255),
@@ -40,17 +41,17 @@ def test_tensors_become_pictures_with_the_same_colours():
 def test_small_pictures_are_enlarged_pixel_by_pixel_and_large_ones_left_alone():
     picture = Image.new("RGB", (64, 64), "black")
     picture.putpixel((1, 0), (255, 0, 0))
-    large = plots.enlarge(picture, 384)
+    large = canvas.enlarge(picture, 384)
     assert large.size == (384, 384)
     assert large.crop((6, 0, 12, 6)).getcolors() == [(36, (255, 0, 0))]
     assert large.getpixel((5, 0)) == large.getpixel((12, 0)) == (0, 0, 0)
-    assert plots.enlarge(Image.new("RGB", (1024, 1024)), 384).size == (1024, 1024)
+    assert canvas.enlarge(Image.new("RGB", (1024, 1024)), 384).size == (1024, 1024)
 
 
 def test_grid_names_rows_and_columns_and_holds_every_picture():
     images = torch.linspace(-1, 1, 3)[:, None, None, None].expand(3, 3, 64, 64)
-    figure = plots.picture_grid(
-        {"25-step teacher": images, CAPTION: plots.to_pil(images)}, [CAPTION, "t = 999\ntold t' = 249", ""]
+    figure = canvas.picture_grid(
+        {"25-step teacher": images, CAPTION: canvas.to_pil(images)}, [CAPTION, "t = 999\ntold t' = 249", ""]
     )
     assert_whole(figure)
     axes = figure.axes
@@ -62,7 +63,7 @@ def test_grid_names_rows_and_columns_and_holds_every_picture():
 
 def test_grid_refuses_a_row_of_another_length():
     with pytest.raises(ValueError, match="zip"):
-        plots.picture_grid({"two": torch.zeros(2, 3, 8, 8)}, ["one", "two", "three"])
+        canvas.picture_grid({"two": torch.zeros(2, 3, 8, 8)}, ["one", "two", "three"])
 
 
 def test_spectra_show_power_and_its_share_of_the_reference():

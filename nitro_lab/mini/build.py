@@ -59,7 +59,7 @@ class Miniature:
         done = float(note.read_text()) if note.exists() else 0.0
         start = time.perf_counter()
         for report in progress:
-            if report.step % self.recipe.save_every == 0 or report.step == report.total:
+            if report.step % min(25, self.recipe.save_every) == 0 or report.step == report.total:
                 note.write_text(f"{done + time.perf_counter() - start:.1f}\n")
             yield stage, report
 
@@ -73,7 +73,8 @@ class Miniature:
 
     def seconds(self) -> dict[str, float]:
         """How long each stage took, over all runs."""
-        return {stage: float((self.folder / f"{stage}.seconds").read_text()) for stage in STAGES}
+        notes = {stage: self.folder / f"{stage}.seconds" for stage in STAGES}
+        return {stage: float(note.read_text()) if note.exists() else float("nan") for stage, note in notes.items()}
 
     def export(self, folder: Path) -> None:
         """Write the model folder: diffusers' layout, the judge and the student beside it, all in float16."""
@@ -82,6 +83,16 @@ class Miniature:
         save_model(self.student, str(folder / STUDENT_FILE))
         for file in folder.rglob("*.safetensors"):
             halve(file)
+
+    def reload(self, folder: Path) -> None:
+        """Take the weights of an exported folder in place of those that training left."""
+        modules = {"unet": self.pipe.unet, "vae": self.pipe.vae}
+        modules |= {name: getattr(self.pipe, name) for name in ("text_encoder", "text_encoder_2")}
+        for name, module in modules.items():
+            (file,) = (folder / name).glob("*.safetensors")
+            module.load_state_dict(load_file(file))
+        self.judge.load_state_dict(load_file(folder / JUDGE_FILE.name))
+        self.student.load_state_dict(load_file(folder / STUDENT_FILE))
 
 
 def make_pipeline() -> StableDiffusionXLPipeline:

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.noise import SIZE
 from nitro_lab.mini.world import FACTORS
 
-JUDGE_FILE = Path(__file__).parent / "model" / "judge.safetensors"
+JUDGE_FILE = MODEL_FOLDER / "judge.safetensors"
 MOST_OBJECTS = 3
 FEATURES = 128
 

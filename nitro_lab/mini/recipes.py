@@ -20,10 +20,10 @@ class Recipe:
     judge_batch: int = 48
     judge_rate: float = 2e-3
 
-    teacher_steps: int = 5_000
+    teacher_steps: int = 5_200
     teacher_batch: int = 32
     teacher_rate: float = 1e-3
-    teacher_ema: float = 0.9995
+    teacher_ema: float = 0.998
 
     cache_pairs: int = 3_072  # the teacher's samples, with their noise, that the soft student is regressed on
     cache_batch: int = 64

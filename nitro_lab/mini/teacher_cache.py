@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from nitro_lab.mini.recipes import Recipe
 from nitro_lab.mini.training import Progress
 from nitro_lab.mini.world import caption, draw_scenes, split_scenes
-from nitro_lab.sampling import generate
+from nitro_lab.sampling import generate, latent_shape
 from nitro_lab.snapshots import Snapshot
 
 
@@ -23,8 +23,7 @@ def cache_teacher(recipe: Recipe, path: Path, pipe: StableDiffusionXLPipeline) -
     generator = torch.Generator(pipe.unet.device).manual_seed(recipe.seed + 3)
     scenes, _ = split_scenes()
     drawn = draw_scenes(scenes, recipe.cache_pairs, generator)
-    latent = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
-    noise = torch.randn((recipe.cache_pairs, *latent), generator=generator, device=generator.device)
+    noise = torch.randn((recipe.cache_pairs, *latent_shape(pipe)), generator=generator, device=generator.device)
     x0 = torch.zeros_like(noise)
     snapshot = Snapshot(path, recipe.settings("cache"), scenes=drawn, noise=noise, x0=x0)
     batches = range(0, recipe.cache_pairs, recipe.cache_batch)

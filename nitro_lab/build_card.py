@@ -5,14 +5,14 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
+from nitro_lab.build_figures import EXAM_SEED, Figures
+from nitro_lab.canvas import PALETTE, panels, picture_grid
 from nitro_lab.exam import set_exam, sit
 from nitro_lab.mini.build import Miniature
-from nitro_lab.mini.figures import EXAM_SEED, Figures
 
 CURVES = {
     "vae": "autoencoder: squared error of a pixel",
@@ -36,8 +36,8 @@ teacher (`regressed_unet.safetensors`): soft on purpose. All weights are float16
 
 def write_card(miniature: Miniature, folder: Path, figures: Figures) -> None:
     """Write README.md, curves.png and samples.png into the model folder."""
-    save(draw_curves(miniature), folder / "curves.png")
-    save(draw_samples(miniature), folder / "samples.png")
+    draw_curves(miniature).savefig(folder / "curves.png", dpi=90)
+    draw_samples(miniature).savefig(folder / "samples.png", dpi=90)
     parts = [
         HEADER,
         "![The same held-out captions and noise: the teacher above, the soft student below](samples.png)\n",
@@ -75,21 +75,20 @@ def commit() -> str:
 
 
 def table(head: tuple[str, str], rows: dict) -> str:
-    """A Markdown table of two columns."""
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
-    lines += [f"| {name} | {f'{value:.4g}' if isinstance(value, float) else value} |" for name, value in rows.items()]
-    return "\n".join(lines) + "\n"
+    """Two columns as a table in Markdown."""
+    cells = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in rows.items()}
+    return "\n".join(f"| {name} | {value} |" for name, value in (head, ("---", "---"), *cells.items())) + "\n"
 
 
 def draw_curves(miniature: Miniature) -> Figure:
     """Loss over steps of every trained stage, averaged over a hundredth of the training."""
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
-    for axis, stage in zip(axes.flat, CURVES, strict=True):
+    figure, axes = panels(2, 2, (10, 6))
+    for axis, (stage, title) in zip(axes.flat, CURVES.items(), strict=True):
         losses = load_file(miniature.file(stage))["losses/value"]
         width = max(1, len(losses) // 100)
         means = losses[: len(losses) // width * width].view(-1, width).mean(1)
-        axis.plot((torch.arange(len(means)) + 0.5) * width, means, color="#0072B2")
-        axis.set(title=CURVES[stage], xlabel="step", ylabel="loss", yscale="log")
+        axis.plot((torch.arange(len(means)) + 0.5) * width, means, color=PALETTE[0])
+        axis.set(title=title, xlabel="step", ylabel="loss", yscale="log")
         axis.grid(alpha=0.3, which="both")
     return figure
 
@@ -99,22 +98,7 @@ def draw_samples(miniature: Miniature) -> Figure:
     recipe = miniature.recipe
     exam = set_exam(miniature.pipe, miniature.judge, "held-out", SHOWN, EXAM_SEED)
     rows = {
-        f"teacher\n{recipe.exam_steps} steps": sit(exam, miniature.pipe, recipe.exam_steps, recipe.cache_guidance),
-        "regressed student\n1 step": sit(exam, miniature.student_pipe(), 1),
+        f"teacher, {recipe.exam_steps} steps": sit(exam, miniature.pipe, recipe.exam_steps, recipe.cache_guidance),
+        "regressed student, 1 step": sit(exam, miniature.student_pipe(), 1),
     }
-    figure, axes = plt.subplots(len(rows), SHOWN, figsize=(1.7 * SHOWN, 4.2), layout="constrained")
-    for line, (title, images) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(line, images.float().cpu(), strict=True):
-            axis.imshow((image.permute(1, 2, 0) + 1) / 2, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(title)
-    for axis, prompt in zip(axes[0], exam.prompts, strict=True):
-        words = prompt.split()
-        axis.set_title("\n".join(" ".join(words[i : i + 3]) for i in range(0, len(words), 3)), fontsize=7)
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure and forget it."""
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    return picture_grid(rows, exam.prompts, size=1.5)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from nitro_lab.evaluate import caption_accuracy
-from nitro_lab.exam import Exam, fresh_renders, mark, reference_pictures, set_exam, sit
+from nitro_lab.exam import Exam, fresh_renders, mark, set_exam, sit, through_vae
 from nitro_lab.gap import tell_apart
 from nitro_lab.mini.build import Miniature
 from nitro_lab.mini.judge import Judge
@@ -20,7 +20,7 @@ EXAM_SEED = 0
 LARGE = FACTORS["size"].index("large")
 
 Figures = dict[str, dict[str, float]]
-Draw = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Draw = Callable[..., torch.Tensor]  # the arguments of `render`
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def measure(miniature: Miniature) -> Figures:
         "autoencoder": {"PSNR in dB": psnr(miniature, exam)},
         "judge on renders": judge_accuracy(miniature.judge, exam, render),
         "judge on renders through the autoencoder": judge_accuracy(
-            miniature.judge, exam, lambda scenes, g: reference_pictures(pipe, scenes, g)
+            miniature.judge, exam, lambda *drawn: through_vae(pipe, render(*drawn))
         ),
         **columns,
         "gap": {
@@ -52,11 +52,8 @@ def measure(miniature: Miniature) -> Figures:
 def psnr(miniature: Miniature, exam: Exam) -> float:
     """Peak signal-to-noise ratio of the autoencoder on renders of the exam's scenes, in decibels."""
     pipe = miniature.pipe
-    pictures, decoded = (
-        picture(pipe, exam.scenes, torch.Generator(pipe.device).manual_seed(EXAM_SEED))
-        for picture in (lambda _, scenes, g: render(scenes, g), reference_pictures)
-    )
-    return 10 * math.log10(4 / (pictures - decoded).square().mean().item())
+    pictures = render(exam.scenes, torch.Generator(pipe.device).manual_seed(EXAM_SEED))
+    return 10 * math.log10(4 / (pictures - through_vae(pipe, pictures)).square().mean().item())
 
 
 def judge_accuracy(judge: Judge, exam: Exam, draw: Draw) -> dict[str, float]:
@@ -67,7 +64,7 @@ def judge_accuracy(judge: Judge, exam: Exam, draw: Draw) -> dict[str, float]:
     shares = caption_accuracy(guesses, exam.scenes, tuple(FACTORS))
     on_large = caption_accuracy(guesses[large], exam.scenes[large], tuple(FACTORS))
     counts = draw_counts(len(exam.scenes), generator)
-    seen = judge.look(render(exam.scenes, generator, counts)).counts
+    seen = judge.look(draw(exam.scenes, generator, counts)).counts
     shares["count"] = (seen == counts).double().mean().item()
     return shares | {f"{name}, large": share for name, share in on_large.items() if name != "size"}
 

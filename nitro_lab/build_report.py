@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from nitro_lab.checkpoints import MINIATURE
+from nitro_lab.build_card import write_card
+from nitro_lab.build_figures import Figures, measure
+from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.build import STAGES, Miniature
-from nitro_lab.mini.card import write_card
-from nitro_lab.mini.figures import Figures, measure
 from nitro_lab.mini.recipes import RECIPES
 
 
@@ -23,11 +23,16 @@ def build_and_report(recipe: str | None, out: Path | None, device: str | None, i
         device: CUDA if there is one, else the CPU.
         install: copy the model over the one in the package.
 
+    Raises:
+        ValueError: if the recipe is not for this device.
+
     Returns:
         The model folder.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     name = recipe or ("cuda" if device.startswith("cuda") else "cpu")
+    if name == "cuda" and not device.startswith("cuda"):
+        raise ValueError(f"recipe cuda on {device} would take weeks. Use --recipe cpu, or a machine with a CUDA GPU.")
     out = out or Path("build") / f"mini-{name}"
     miniature = Miniature(RECIPES[name], out, torch.device(device))
     show_progress(miniature)
@@ -35,6 +40,7 @@ def build_and_report(recipe: str | None, out: Path | None, device: str | None, i
     unfinished, model = out / "model.unfinished", out / "model"
     shutil.rmtree(unfinished, ignore_errors=True)
     miniature.export(unfinished)
+    miniature.reload(unfinished)  # what is measured is what is shipped: float16
     figures = measure(miniature)
     (unfinished / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     write_card(miniature, unfinished, figures)
@@ -42,9 +48,10 @@ def build_and_report(recipe: str | None, out: Path | None, device: str | None, i
     print_figures(figures)
     print(f"The model is in {model}; its README.md is the model card.")
     if install:
-        shutil.copytree(model, MINIATURE.with_name("model.unfinished"))
-        replace(MINIATURE.with_name("model.unfinished"), MINIATURE)
-        print(f"Installed in {MINIATURE}.")
+        beside = MODEL_FOLDER.with_name("model.unfinished")
+        shutil.copytree(model, beside, dirs_exist_ok=True)
+        replace(beside, MODEL_FOLDER)
+        print(f"Installed in {MODEL_FOLDER}.")
     return model
 
 
@@ -62,9 +69,13 @@ def show_progress(miniature: Miniature) -> None:
 
 
 def replace(new: Path, old: Path) -> None:
-    """Put a finished folder in the place of an old one."""
-    shutil.rmtree(old, ignore_errors=True)
+    """Put a finished folder in the place of an old one, which is gone only when the new one is there."""
+    aside = old.with_name(old.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if old.exists():
+        old.rename(aside)
     new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def print_figures(figures: Figures) -> None:
