@@ -1,6 +1,7 @@
 """A pipeline in diffusers' layout, in a folder or at a hub, of which no more is fetched than is asked for."""
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import nn
 
-from nitro_lab.unet_file import NAMES_SHOWN
+from nitro_lab.unet_file import some
 from nitro_lab.weight_files import REPOSITORY, VARIANTS, CheckpointError, fetch_folder, first_line, shapes_of
+
+LIBRARIES = re.compile(r"(diffusers|transformers|nitro_lab\.mini)(\.\w+)*|nitro_lab\.scheduler")
 
 
 class Base:
@@ -34,16 +37,32 @@ class Base:
         self.folder = fetch_folder(name, revision, ["*.json", "*.txt"], what) if self.remote else Path(name)
         self.variants = ("fp16", None) if prefer_half else (None, "fp16")
         self.index = self.read("model_index.json")
+        self.check_index()
 
     def read(self, file: str) -> dict[str, Any]:
         """One of the folder's JSON files."""
         try:
-            return json.loads((self.folder / file).read_text())
-        except (OSError, ValueError) as error:
+            return dict(json.loads((self.folder / file).read_text()))
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{self.name} is no pipeline in diffusers' layout: {self.folder / file} is missing or damaged. Choose "
                 "a folder that pipe.save_pretrained has written, or such a repository."
             ) from error
+
+    def check_index(self) -> None:
+        """Refuse classes from elsewhere: the index may be a stranger's, and importing a module runs its code."""
+        for part, entry in self.index.items():
+            match entry:
+                case [None, None]:  # a part that this pipeline does without
+                    continue
+                case [str(library), str()] if LIBRARIES.fullmatch(library):
+                    continue
+                case list():
+                    raise CheckpointError(
+                        f"{self.folder / 'model_index.json'} gives {json.dumps(entry)} as the class of {part}. It must "
+                        'be ["library", "class"], of the library diffusers, transformers, nitro_lab.mini.… or '
+                        "nitro_lab.scheduler. Choose another folder or repository; nothing was loaded."
+                    )
 
     def weights(self, part: str) -> list[Path]:
         """Files of one part's weights, fetched if they are not here: of the preferred variant, or else of the other."""
@@ -72,7 +91,7 @@ class Base:
             output_loading_info=True,
         )
         if report["missing_keys"]:  # the libraries would fill them with random numbers, and only print a note
-            raise ValueError(f"{files[0]} lacks {', '.join(sorted(report['missing_keys'])[:NAMES_SHOWN])} …")
+            raise ValueError(f"{files[0]} lacks {some(sorted(report['missing_keys']))}")
         return loaded
 
     def assemble(self, unet: UNet2DConditionModel, dtype: torch.dtype) -> StableDiffusionXLPipeline:
@@ -83,7 +102,7 @@ class Base:
             return StableDiffusionXLPipeline.from_pretrained(self.folder, unet=unet, **parts)
         except CheckpointError:
             raise
-        except (OSError, ValueError, ImportError, AttributeError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, ImportError, AttributeError, RuntimeError) as error:
             raise CheckpointError(
                 f"the parts of {self.name} (in {self.folder}) do not make an SDXL pipeline: {first_line(error)}. "
                 "Choose an SDXL folder or repository in diffusers' layout, or fetch it anew; nothing was loaded."

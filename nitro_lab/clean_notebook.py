@@ -43,11 +43,19 @@ def clean_output(output: NotebookNode, folder: Path) -> NotebookNode:
     """A widget's address becomes a line of text, and the project's path a dot."""
     if WIDGET in output.get("data", {}):
         output.data = NotebookNode({"text/plain": CONTROLS})
-    project, home = str(folder.resolve().parent), str(Path.home())
+    paths = [(str(folder.resolve().parent), "."), (str(Path.home()), "~")]
     texts = output.get("data", output)
     for kind, text in texts.items():
         if isinstance(text, str) and (kind.startswith("text") or kind == "evalue"):
-            texts[kind] = text.replace(project, ".").replace(home, "~")
+            texts[kind] = shorten(text, paths)
     if "traceback" in output:
-        output.traceback = [line.replace(project, ".").replace(home, "~") for line in output.traceback]
+        output.traceback = [shorten(line, paths) for line in output.traceback]
     return output
+
+
+def shorten(text: str, paths: list[tuple[str, str]]) -> str:
+    """Write another word for each path, where it is a whole path or the beginning of one. The root stays as it is."""
+    for path, word in paths:
+        if len(path) > 1:
+            text = re.sub(re.escape(path) + r"(?![\w-])", word, text)
+    return text

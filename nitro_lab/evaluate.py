@@ -92,9 +92,20 @@ def caption_accuracy(guesses: torch.Tensor, asked: torch.Tensor, names: tuple[st
     return shares | {"all": right.prod(1).mean().item()}
 
 
-def interval(share: float, count: int) -> float:
-    """Half the width of the 95 % interval (Wald) of a share that was measured on `count` images."""
-    return 1.96 * math.sqrt(share * (1 - share) / count)
+def repetition_rate(counts: torch.Tensor) -> float:
+    """Share of images that show more than one object. Counts (N,), as a judge counts them."""
+    return (counts > 1).double().mean().item()
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """Ends of the 95 % interval of a share that was measured on `count` images (Wilson 1927).
+
+    Unlike share ± 1.96 standard errors it has a width at 0 and at 1, and never leaves them.
+    """
+    widen = 1.96**2 / count
+    center = (share + widen / 2) / (1 + widen)
+    half = math.sqrt(widen * share * (1 - share) + widen**2 / 4) / (1 + widen)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def two_sets(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

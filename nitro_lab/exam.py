@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.evaluate import caption_accuracy, frechet_distance, kernel_distance, manifold_scores, sharpness
+from nitro_lab.evaluate import (
+    caption_accuracy,
+    frechet_distance,
+    kernel_distance,
+    manifold_scores,
+    repetition_rate,
+    sharpness,
+)
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.render import render
 from nitro_lab.mini.world import FACTORS, all_scenes, caption, split_scenes
@@ -93,7 +100,7 @@ def mark(exam: Exam, images: torch.Tensor) -> dict[str, float]:
     """
     verdict = exam.judge.look(images.float())
     marks = caption_accuracy(verdict.factors, exam.scenes, tuple(FACTORS))
-    marks["repetition"] = (verdict.counts > 1).double().mean().item()
+    marks["repetition"] = repetition_rate(verdict.counts)
     marks["FD"] = frechet_distance(exam.reference, verdict.features)
     marks["KID"] = kernel_distance(exam.reference, verdict.features)
     marks |= manifold_scores(exam.reference, verdict.features)

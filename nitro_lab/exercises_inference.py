@@ -11,7 +11,7 @@ from PIL import Image
 from nitro_lab.exercises import UNANSWERED
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.world import FACTORS, caption
-from nitro_lab.prompt_box import imagine
+from nitro_lab.sampling import imagine
 from nitro_lab.timing import CallTimes
 
 Spectrum = tuple[torch.Tensor, torch.Tensor]

@@ -13,7 +13,8 @@ from nitro_lab.mini.world import FACTORS
 TEACHER = "mini-teacher"
 TEACHER_STEPS = 25
 TEACHER_GUIDANCE = 3.0
-SHARES = (*FACTORS, "all", "repetition", "precision", "recall", "coverage")  # of all images, so with an interval
+COUNTED = (*FACTORS, "all", "repetition")  # shares of independent images, so with an interval
+SHARES = ("precision", "recall", "coverage")  # each image's verdict hangs on all the others
 
 Columns = dict[str, dict[str, float]]
 
@@ -54,18 +55,21 @@ def compare_models(
 
 
 def print_table(columns: Columns, images: int) -> None:
-    """One row a mark; shares in per cent with their 95 % interval."""
-    width = max(map(len, columns)) + 2
-    print(" " * 12 + "".join(title.rjust(width) for title in columns))
-    for name in next(iter(columns.values())):
-        cells = (words(name, marks[name], images) for marks in columns.values())
-        print(name.ljust(12) + "".join(cell.rjust(width) for cell in cells))
+    """One row a mark; shares in per cent, those that are counted image by image with their 95 % interval."""
+    names = next(iter(columns.values()))
+    rows = {name: [words(name, marks[name], images) for marks in columns.values()] for name in names}
+    width = max(len(cell) for row in (columns, *rows.values()) for cell in row) + 2
+    for name, row in ({"": list(columns)} | rows).items():
+        print(name.ljust(12) + "".join(cell.rjust(width) for cell in row))
 
 
 def words(name: str, value: float, images: int) -> str:
     """A mark as people read it."""
+    if name in COUNTED:
+        low, high = interval(value, images)
+        return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
     if name in SHARES:
-        return f"{100 * value:.1f} ± {100 * interval(value, images):.1f} %"
+        return f"{100 * value:.1f} %"
     return f"{value:.4f}" if name == "KID" else f"{value:.2f}"
 
 

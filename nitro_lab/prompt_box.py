@@ -2,34 +2,14 @@
 
 import html
 import io
-import warnings
 
 import ipywidgets as widgets
-import torch
 from diffusers import StableDiffusionXLPipeline
-from PIL import Image
 
 from nitro_lab.canvas import enlarge
+from nitro_lab.sampling import imagine
 
 SIDE = 384  # pixels on the screen
-
-
-def imagine(
-    pipe: StableDiffusionXLPipeline, prompt: str, seed: int, steps: int, guidance: float = 0.0
-) -> tuple[Image.Image, list[str]]:
-    """One picture, and what there is to say about its prompt (words that the model does not know, say)."""
-    pipe.set_progress_bar_config(disable=True)
-    # A generator on the CPU gives the same noise, and so the same picture, with and without a GPU.
-    generator = torch.Generator().manual_seed(seed)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        picture = pipe(prompt, num_inference_steps=steps, guidance_scale=guidance, generator=generator).images[0]
-        tokens = len(pipe.tokenizer(prompt).input_ids)
-    remarks = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    room = pipe.tokenizer.model_max_length
-    if tokens > room:
-        remarks.append(f"The prompt has {tokens - 2} words or pieces of words; only the first {room - 2} are read.")
-    return picture, list(dict.fromkeys(remarks))  # both tokenizers warn: say it once
 
 
 def prompt_box(

@@ -1,10 +1,12 @@
 """Sampling in latents: many samples through diffusers' own pipeline, or one schedule watched step by step."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import SchedulerMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from PIL import Image
 from tqdm.auto import tqdm
 
 
@@ -75,7 +77,7 @@ def watch(
         scheduler: any variance-preserving scheduler of diffusers (LCM, DDIM, DPM-Solver, ours).
         noise: x_T, (B, C, H, W), of unit variance.
         empty: conditioning of the empty prompt, for classifier-free guidance (Ho and Salimans 2022).
-        guidance: 1 is none.
+        guidance: 1 or less is none, as in diffusers' pipelines; more needs `empty`.
         generator: source of the noise that stochastic schedulers add.
     """
     scheduler.set_timesteps(steps, device=noise.device)
@@ -84,7 +86,7 @@ def watch(
     for told in scheduler.timesteps:
         inputs = scheduler.scale_model_input(latents, told)
         eps = predict_noise(unet, inputs, told, conditioning)
-        if empty is not None and guidance != 1.0:
+        if empty is not None and guidance > 1:
             blank = predict_noise(unet, inputs, told, empty)
             eps = blank + guidance * (eps - blank)
         x0 = x0_from_noise(scheduler.alphas_cumprod, latents, eps, told)
@@ -107,6 +109,8 @@ def generate(
     Args:
         noise: x_T, (N, C, H, W), one for each prompt.
         guidance: the pipeline's `guidance_scale`; 1 or less is none.
+        batch_size: how many at once. Stochastic schedulers draw their noise batch by batch from one generator, so
+            with them the result depends on it; with the others it does not.
         seed: of the noise that stochastic schedulers add between steps.
         title: what the progress bar says; no bar if it is None.
 
@@ -133,6 +137,24 @@ def generate(
 def latent_shape(pipe: StableDiffusionXLPipeline) -> tuple[int, int, int]:
     """(C, H, W) of the latents that a pipeline makes by default."""
     return (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+
+
+def imagine(
+    pipe: StableDiffusionXLPipeline, prompt: str, seed: int, steps: int, guidance: float = 0.0
+) -> tuple[Image.Image, list[str]]:
+    """One picture, and what there is to say about its prompt (words that the model does not know, say)."""
+    pipe.set_progress_bar_config(disable=True)
+    # A generator on the CPU gives the same noise, and so the same picture, with and without a GPU.
+    generator = torch.Generator().manual_seed(seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        picture = pipe(prompt, num_inference_steps=steps, guidance_scale=guidance, generator=generator).images[0]
+        tokens = len(pipe.tokenizer(prompt).input_ids)
+    remarks = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    room = pipe.tokenizer.model_max_length
+    if tokens > room:
+        remarks.append(f"The prompt has {tokens - 2} words or pieces of words; only the first {room - 2} are read.")
+    return picture, list(dict.fromkeys(remarks))  # both tokenizers warn: say it once
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ Three clocks, kept apart on purpose (arXiv 2412.02030 and the authors' released 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Integral
 
 import diffusers
 import torch
@@ -36,7 +38,7 @@ class TimestepShiftLCMScheduler(LCMScheduler):
     All other options are those of `LCMScheduler`.
 
     Raises:
-        ValueError: if `shifted_timestep` is out of range.
+        ValueError: if `shifted_timestep` is no integer, or out of range.
     """
 
     timesteps: torch.Tensor
@@ -65,9 +67,9 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         rescale_betas_zero_snr: bool = False,
         shifted_timestep: int = 250,
     ):
-        if not 1 <= shifted_timestep <= num_train_timesteps:
+        if not isinstance(shifted_timestep, int) or not 1 <= shifted_timestep <= num_train_timesteps:
             raise ValueError(
-                f"shifted_timestep is {shifted_timestep}; it must be from 1 to num_train_timesteps "
+                f"shifted_timestep is {shifted_timestep}; it must be an integer from 1 to num_train_timesteps "
                 f"({num_train_timesteps}). NitroSD-Realism uses 250, NitroSD-Vibrant 500; "
                 f"{num_train_timesteps} is no shift."
             )
@@ -111,20 +113,13 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         """Choose the schedule: `num_inference_steps` of LCM's, or your own **true** `timesteps`, descending.
 
         Raises:
-            ValueError: if the number of steps does not fit the schedule, or if two steps would be told the same
-                timestep.
+            ValueError: if the number of steps, the true timesteps or `strength` (above 0, up to 1: the share of the
+                schedule that is left) do not fit, or if two steps would be told the same timestep.
         """
-        longest = original_inference_steps or self.config.original_inference_steps
-        if num_inference_steps is not None and not 1 <= num_inference_steps <= longest:
-            raise ValueError(
-                f"num_inference_steps is {num_inference_steps}; it must be from 1 to original_inference_steps "
-                f"({longest}), since the steps are picked from that schedule. For more steps pass a larger "
-                "original_inference_steps, or your own true timesteps=[...]."
-            )
-        if timesteps is not None and not all(0 <= t < self.config.num_train_timesteps for t in timesteps):
-            raise ValueError(
-                f"timesteps is {timesteps}; true timesteps must be from 0 to {self.config.num_train_timesteps - 1}."
-            )
+        if timesteps is None:
+            self.check_steps(num_inference_steps, original_inference_steps, strength)
+        else:
+            self.check_timesteps(num_inference_steps, timesteps, strength)
         before = self.__dict__.copy()
         super().set_timesteps(num_inference_steps, device, original_inference_steps, timesteps, strength)
         true, told = self.timesteps, self.told(self.timesteps)
@@ -135,6 +130,45 @@ class TimestepShiftLCMScheduler(LCMScheduler):
                 f"{true.tolist()}: two steps become the same. Use a larger shifted_timestep or fewer steps."
             )
         self.true_timesteps, self.timesteps = true, told
+
+    def check_steps(self, num_inference_steps: int | None, original_inference_steps: int | None, strength: float):
+        """Refuse a number of steps that LCM's schedule, or what `strength` leaves of it, does not have."""
+        longest = original_inference_steps or self.config.original_inference_steps
+        if num_inference_steps is None:
+            raise ValueError("Give num_inference_steps, or your own true timesteps=[...].")
+        if not 1 <= num_inference_steps <= longest:
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps}; it must be from 1 to original_inference_steps "
+                f"({longest}), since the steps are picked from that schedule. For more steps pass a larger "
+                "original_inference_steps, or your own true timesteps=[...]."
+            )
+        self.check_strength(strength, longest, num_inference_steps)
+
+    def check_timesteps(self, num_inference_steps: int | None, timesteps: Sequence[int], strength: float):
+        """Refuse true timesteps that are no schedule."""
+        last = self.config.num_train_timesteps - 1
+        if num_inference_steps is not None:
+            raise ValueError(
+                f"num_inference_steps is {num_inference_steps} and timesteps is {timesteps}: give one of the two."
+            )
+        in_range = all(isinstance(t, Integral) and 0 <= t <= last for t in timesteps)
+        if not len(timesteps) or not in_range or not all(a > b for a, b in pairwise(timesteps)):
+            raise ValueError(
+                f"timesteps is {timesteps}; true timesteps must be at least one integer from 0 to {last}, in strictly "
+                f"descending order, for example [{last}, {last // 2}]."
+            )
+        self.check_strength(strength, len(timesteps), 1)
+
+    @staticmethod
+    def check_strength(strength: float, steps: int, wanted: int):
+        """Refuse a strength that leaves less of a schedule than is wanted."""
+        left = int(steps * strength)
+        if not 0 < strength <= 1 or left < wanted:
+            raise ValueError(
+                f"at strength {strength} of {steps} steps {left} {'is' if left == 1 else 'are'} left, and {wanted} "
+                f"{'is' if wanted == 1 else 'are'} wanted. strength must be from {wanted / steps:.3g} to 1, or choose "
+                "fewer steps."
+            )
 
     def step(
         self,

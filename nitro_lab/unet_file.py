@@ -39,18 +39,23 @@ def check_fit(files: list[Path], wanted: dict[str, tuple[int, ...]]) -> None:
     """Compare what a UNet needs with what its files hold, before anything is loaded."""
     found = shapes_of(files)
     troubles = {
-        "names are missing": sorted(wanted.keys() - found.keys()),
-        "names are unknown to this UNet": sorted(found.keys() - wanted.keys()),
-        "shapes differ": [
+        ("name is missing", "names are missing"): sorted(wanted.keys() - found.keys()),
+        ("name is unknown to this UNet", "names are unknown to this UNet"): sorted(found.keys() - wanted.keys()),
+        ("shape differs", "shapes differ"): [
             f"{name} {found[name]} instead of {shape}"
             for name, shape in wanted.items()
             if found.get(name, shape) != shape
         ],
     }
-    words = [f"{len(names)} {word} ({', '.join(names[:NAMES_SHOWN])} …)" for word, names in troubles.items() if names]
+    words = [f"{len(x)} {one if len(x) == 1 else more} ({some(x)})" for (one, more), x in troubles.items() if x]
     if words:
         raise CheckpointError(
             f"{', '.join(map(str, files))} does not fit the base's UNet: {'; '.join(words)}. Choose the base that the "
             "file was trained on. It must hold a whole UNet as unet.save_pretrained writes it; a LoRA goes through "
             "pipe.load_lora_weights, a file of the original layout through StableDiffusionXLPipeline.from_single_file."
         )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and a sign if there are more."""
+    return ", ".join(names[:NAMES_SHOWN]) + (" …" if len(names) > NAMES_SHOWN else "")

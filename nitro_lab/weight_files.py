@@ -11,6 +11,7 @@ from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -91,6 +92,13 @@ def reason(error: Exception) -> str:
             )
         case RevisionNotFoundError():
             return "it has no such revision. Give one of its branches, tags or commits."
+        case PermissionError() | OSError(errno=errno.EROFS):
+            return (
+                f"the cache {constants.HF_HUB_CACHE} cannot be written ({first_line(error)}). "
+                "Set HF_HOME to a folder that you may write to."
+            )
+        case LocalEntryNotFoundError(__cause__=HfHubHTTPError() as answer):
+            return what_status(answer)
         case LocalEntryNotFoundError():  # a kind of EntryNotFoundError: the hub was not asked
             return (
                 "the hub does not answer, and the files are not in the cache yet. Check the network (and HF_ENDPOINT, "
@@ -98,12 +106,21 @@ def reason(error: Exception) -> str:
             )
         case EntryNotFoundError():
             return "the repository has no such file. Look at its list of files for the right name."
+        case HfHubHTTPError():
+            return what_status(error)
         case UserWarning() | OSError(errno=errno.ENOSPC):
             return (
                 f"the disk is too small ({first_line(error)}). Make room, or set HF_HOME to a folder on a larger disk."
             )
         case _:
             return f"the download was cut ({first_line(error)}). Run it again: the files that came whole are kept."
+
+
+def what_status(answer: HfHubHTTPError) -> str:
+    """A hub's refusal by its number, and the next step."""
+    number = answer.response.status_code
+    step = "Log in with `hf auth login`" if number in (401, 403) else "Wait a while and run it again"
+    return f"the hub refused with HTTP status {number}. {step}, check HF_ENDPOINT, or load a local folder."
 
 
 def first_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Damaged files and those that do not fit: one error each, which names the file and the next step."""
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -40,11 +42,22 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickled": (lambda file: torch.save({"a": torch.ones(1)}, file), "student.safetensors .* pickled .*save_file"),
     "pointer": (lambda file: file.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "page": (lambda file: file.write_text("<!DOCTYPE html>" + " " * 50), "student.safetensors .* a web page"),
-    "name": (edit(lambda weights: weights.pop("conv_in.bias")), r"does not fit .* 1 names are missing \(conv_in.bias"),
-    "surplus": (edit(lambda weights: weights.update(more=torch.ones(1))), r"1 names are unknown to this UNet \(more"),
+    "name": (
+        edit(lambda weights: weights.pop("conv_in.bias")),
+        r"does not fit .* 1 name is missing \(conv_in.bias\)\.",
+    ),
+    "surplus": (
+        edit(lambda weights: weights.update(more=torch.ones(1))),
+        r": 1 name is unknown to this UNet \(more\)\.",
+    ),
+    "some": (edit(lambda weights: [weights.pop(name) for name in sorted(weights)[:3]]), r"3 names are .*, [\w.]+\)\."),
+    "many": (
+        edit(lambda weights: [weights.pop(name) for name in sorted(weights)[:4]]),
+        r"4 names are .*, [\w.]+ …\)\.",
+    ),
     "shape": (
         edit(lambda weights: weights.update({"conv_in.bias": torch.ones(3)})),
-        r"student.safetensors does not fit .* 1 shapes differ \(conv_in.bias \(3,\) instead of \(8,\) .*Choose",
+        r"student.safetensors does not fit .* 1 shape differs \(conv_in.bias \(3,\) instead of \(8,\)\)\. Choose",
     ),
 }
 
@@ -65,6 +78,11 @@ def test_pickled_file_by_its_name(tmp_path: Path) -> None:
         load_unet(tmp_path / "student.ckpt", make_unet().config)
 
 
+def index(**entries: object) -> Callable[[Path], None]:
+    """A fault that changes entries of `model_index.json`."""
+    return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | entries)) and None
+
+
 BASE_FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no pipeline": ("model_index.json", lambda file: file.unlink(), r"no pipeline .*model_index.json is missing"),
     "no unet": ("unet/config.json", lambda file: file.unlink(), r"no pipeline .*unet.config.json is missing"),
@@ -76,7 +94,7 @@ BASE_FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "name of the VAE": (
         "vae/diffusion_pytorch_model.safetensors",
         edit(lambda weights: weights.pop("encoder.conv_in.weight")),
-        r"vae.diffusion_pytorch_model.safetensors lacks encoder.conv_in.weight",
+        r"vae.diffusion_pytorch_model.safetensors lacks encoder.conv_in.weight\. Choose",
     ),
     "name of a text encoder": (
         "text_encoder_2/model.safetensors",
@@ -88,6 +106,20 @@ BASE_FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         edit(lambda weights: weights.update({"encoder.conv_in.bias": torch.ones(3)})),
         r"do not make an SDXL pipeline: .*encoder.conv_in.bias expected shape",
     ),
+    "class from elsewhere": (
+        "model_index.json",
+        index(vae=["antigravity", "fly"]),
+        r'model_index.json gives \["antigravity", "fly"\] as the class of vae.*diffusers, transformers, nitro_lab.mini',
+    ),
+    "class that diffusers would load": (
+        "model_index.json",
+        index(tokenizer=["diffusers_tokenizers", "Fast"]),
+        r'gives \["diffusers_tokenizers", "Fast"\] as the class of tokenizer',
+    ),
+    "one name": ("model_index.json", index(vae=["diffusers"]), r'gives \["diffusers"\] as the class of vae'),
+    "a number": ("model_index.json", index(vae=5), "do not make an SDXL pipeline: TypeError"),
+    "no such class": ("model_index.json", index(vae=["diffusers", "Auto"]), "do not make an SDXL pipeline: .*Auto"),
+    "a list": ("model_index.json", lambda file: file.write_text("[1]"), "model_index.json is missing or damaged"),
 }
 
 
@@ -98,3 +130,4 @@ def test_faults_of_the_base(sdxl: Path, tmp_path: Path, fault: str) -> None:
     cause(folder / name)
     with pytest.raises(CheckpointError, match=message):
         load_pipeline(folder, device="cpu")
+    assert "antigravity" not in sys.modules

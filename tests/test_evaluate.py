@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from prdc import compute_prdc
 
@@ -15,6 +16,7 @@ from nitro_lab.evaluate import (
     kernel_distance,
     manifold_scores,
     radial_spectrum,
+    repetition_rate,
     sharpness,
 )
 
@@ -161,13 +163,27 @@ def test_caption_accuracy_wants_a_name_for_each_factor():
         caption_accuracy(torch.zeros(2, 3), torch.zeros(2, 3), ("size", "color"))
 
 
-def test_interval():
-    assert interval(0.5, 1000) == pytest.approx(0.03099, abs=1e-5)
-    assert interval(1.0, 1000) == 0
+def test_repetition_counted_by_hand():
+    assert repetition_rate(torch.tensor([1, 2, 0, 4, 1, 1, 3, 1])) == 0.375
+
+
+@pytest.mark.parametrize("right", [0, 1, 37, 96, 100])
+def test_interval_is_the_one_of_statistics_libraries(right):
+    low, high = scipy.stats.binomtest(right, 100).proportion_ci(0.95, method="wilson")
+    assert interval(right / 100, 100) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_interval_stays_between_zero_and_one_and_has_a_width_there():
+    low, high = interval(0.0, 1000)
+    assert low == 0
+    assert 0 < high < 0.01
+    assert interval(1.0, 1000) == pytest.approx((1 - high, 1))
+    assert interval(1.0, 1000)[1] <= 1
 
 
 def test_interval_holds_the_truth_nineteen_times_of_twenty():
     hits = torch.rand(4000, 500, generator=torch.Generator().manual_seed(0)) < 0.8
     shares = hits.double().mean(1).tolist()
-    held = sum(abs(share - 0.8) <= interval(share, 500) for share in shares) / len(shares)
+    ends = [interval(share, 500) for share in shares]
+    held = sum(low <= 0.8 <= high for low, high in ends) / len(ends)
     assert held == pytest.approx(0.95, abs=0.015)

@@ -1,6 +1,7 @@
 """The exam asks what it should, and its marks mean what they say."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -61,8 +62,23 @@ def test_table_shows_every_mark_with_intervals(exam, untrained_pipeline, capsys,
     assert json.loads((tmp_path / "deep" / "marks.json").read_text()) == columns
 
 
+@pytest.mark.parametrize("title", ["a", "a student with a very long name, 1 step"])
+def test_columns_are_as_wide_as_their_widest_cell(title, capsys):
+    print_table({title: {"all": 1.0, "KID": 0.5}, "b": {"all": 0.125, "KID": 0.25}}, images=1000)
+    lines = capsys.readouterr().out.splitlines()
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert cells == [
+        [title, "b"],
+        ["all", "100.0 % [99.6, 100.0]", "12.5 % [10.6, 14.7]"],
+        ["KID", "0.5000", "0.2500"],
+    ]
+    assert len({len(line) for line in lines}) == 1
+
+
 def test_words():
-    assert words("all", 0.9, 100) == "90.0 ± 5.9 %"
+    assert words("all", 0.973, 1000) == "97.3 % [96.1, 98.1]"
+    assert words("repetition", 0.0, 100) == "0.0 % [0.0, 3.7]"
+    assert words("recall", 0.9, 100) == "90.0 %"
     assert words("KID", 0.01234, 100) == "0.0123"
 
 

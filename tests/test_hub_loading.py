@@ -1,5 +1,6 @@
 """Loading through `huggingface_hub`, from a hub on loopback that tells what it was asked for."""
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from tiny_sdxl import NOT_WANTED, make_repository, write_student
 
 from nitro_lab.checkpoints import SDXL, load_pipeline
-from nitro_lab.weight_files import CheckpointError
+from nitro_lab.weight_files import CheckpointError, fetch_file
 
 NITRO = "ChenDY/NitroFusion"
 STUDENT = f"{NITRO}/nitrosd-vibrant_unet.safetensors"
@@ -143,6 +144,8 @@ FAULTS: dict[str, tuple[Callable[[Hub, Path], object], str]] = {
         rf"{STUDENT} .* no such file",
     ),
     "consent": (lambda hub, _: hub.refusals.update({NITRO: "GatedRepo"}), rf"{STUDENT} .* `hf auth login`"),
+    "refused student": (lambda hub, _: hub.refusals.update({NITRO: "Other"}), rf"{STUDENT} .* HTTP status 403. Log in"),
+    "refused base": (lambda hub, _: hub.refusals.update({SDXL: "Other"}), rf"{SDXL} .* HTTP status 403. Log in"),
     "cut": (lambda hub, _: hub.cuts.update({Path(STUDENT).name: repeat(5000)}), rf"{STUDENT} .* cut .* again"),
     "cut base": (
         lambda hub, _: hub.cuts.update({"model.safetensors": repeat(50)}),
@@ -168,6 +171,15 @@ def test_a_download_that_is_cut_once_goes_on_where_it_stopped(hub: Hub, monkeypa
     assert hub.begun[name] == 5000
     student = load_file(hub.repositories[NITRO] / name)
     assert all(torch.equal(value, student[key]) for key, value in pipe.unet.state_dict().items())
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    with pytest.raises(CheckpointError, match=rf"{STUDENT} .* cache .* cannot be written .*denied.* Set HF_HOME"):
+        fetch_file(STUDENT)
 
 
 def test_after_a_failed_download_the_next_one_works(hub: Hub) -> None:

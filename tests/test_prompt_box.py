@@ -7,7 +7,8 @@ import ipywidgets as widgets
 import pytest
 from PIL import Image, ImageChops
 
-from nitro_lab.prompt_box import SIDE, imagine, prompt_box
+from nitro_lab.prompt_box import SIDE, prompt_box
+from nitro_lab.sampling import imagine
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 
 PROMPT = "a large striped red star at the top on a sunset background"

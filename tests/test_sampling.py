@@ -71,11 +71,13 @@ def test_guidance_changes_the_sample(untrained_pipeline, noise):
     assert (plain - guided).abs().max() > 1e-3
 
 
-def test_guidance_of_one_ignores_the_empty_prompt(untrained_pipeline, noise):
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+def test_guidance_of_one_or_less_ignores_the_empty_prompt(untrained_pipeline, noise, guidance):
     with torch.no_grad():
         conditioning = encode_prompts(untrained_pipeline, PROMPTS)
     arguments = (untrained_pipeline.unet, untrained_pipeline.scheduler, noise, conditioning, 2)
-    (*_, alone), (*_, beside) = watch(*arguments), watch(*arguments, empty=conditioning[torch.tensor([1, 2, 0])])
+    *_, alone = watch(*arguments)
+    *_, beside = watch(*arguments, empty=conditioning[torch.tensor([1, 2, 0])], guidance=guidance)
     assert torch.equal(alone.latents, beside.latents)
 
 

@@ -162,9 +162,9 @@ def test_noise_off_the_schedule_is_refused(steps):
         scheduler.add_noise(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([187]))
 
 
-@pytest.mark.parametrize("shift", [0, -1, 1001])
+@pytest.mark.parametrize("shift", [0, -1, 1001, 250.5, "250"])
 def test_shift_out_of_range_is_refused(shift):
-    with pytest.raises(ValueError, match=r"from 1 to num_train_timesteps \(1000\)"):
+    with pytest.raises(ValueError, match=r"an integer from 1 to num_train_timesteps \(1000\)"):
         TimestepShiftLCMScheduler(shifted_timestep=shift)
 
 
@@ -174,10 +174,33 @@ def test_number_of_steps_out_of_range_is_refused(steps):
         TimestepShiftLCMScheduler().set_timesteps(steps)
 
 
-@pytest.mark.parametrize("timesteps", [[1000], [999, -1]])
-def test_timesteps_out_of_range_are_refused(timesteps):
-    with pytest.raises(ValueError, match="from 0 to 999"):
+@pytest.mark.parametrize("timesteps", [[1000], [999, -1], [], [999.0, 499.5], [499, 999], [999, 499, 499]])
+def test_timesteps_that_are_no_schedule_are_refused(timesteps):
+    with pytest.raises(ValueError, match="at least one integer from 0 to 999, in strictly descending order"):
         TimestepShiftLCMScheduler().set_timesteps(timesteps=timesteps)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"num_inference_steps": 2, "strength": 0.25}, "at strength 0.25 of 4 steps 1 is left, and 2 are .* 0.5 to 1"),
+        ({"num_inference_steps": 1, "strength": 0.1}, "at strength 0.1 of 4 steps 0 are left, and 1 is .* 0.25 to 1"),
+        ({"num_inference_steps": 4, "strength": 1.5}, "strength must be from 1 to 1"),
+        ({"timesteps": [999, 499], "strength": 0.4}, "at strength 0.4 of 2 steps 0 are left"),
+        ({"timesteps": [999], "num_inference_steps": 1}, "give one of the two"),
+        ({}, "Give num_inference_steps, or your own"),
+    ],
+)
+def test_schedules_without_enough_steps_are_refused(how, said):
+    with pytest.raises(ValueError, match=said):
+        TimestepShiftLCMScheduler().set_timesteps(**how)
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)])
+def test_the_least_strength_that_is_named_is_enough(steps, strength):
+    scheduler = TimestepShiftLCMScheduler()
+    scheduler.set_timesteps(steps, strength=strength)
+    assert scheduler.true_timesteps.tolist() == [999, 749, 499, 249][4 - steps :]
 
 
 def test_steps_that_would_be_told_the_same_are_refused():

@@ -47,13 +47,43 @@ def test_an_unknown_word_is_named_with_the_known_ones(tokenizer):
     (message,) = [str(warning.message) for warning in record]
     assert "the word dragon" in message
     assert all(word in message for word in vocabulary())
-    assert tokens[3] == tokenizer.unk_token_id
+    assert tokens == padded(tokenizer, "a red on a meadow background")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unknown", "read"),
+    [
+        ("a red dragon star", "the word dragon", "a red star"),
+        ("a red ❤", "the word ❤", "a red"),
+        ("€", "the word €", ""),
+        ("red❤star, €5", "the words 5, €, ❤", "red star"),
+        ("İstanbul red", "the word i̇stanbul", "red"),
+    ],
+)
+def test_unknown_words_and_symbols_are_named_and_read_over(tokenizer, prompt, unknown, read):
+    with pytest.warns(UnknownWordWarning, match=f"does not know {unknown} and"):
+        tokens = padded(tokenizer, prompt)
+    assert tokens == padded(tokenizer, read)
+    assert tokenizer.unk_token_id not in tokens
+
+
+def test_known_words_without_a_space_between_them_are_read_without_a_warning(tokenizer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert padded(tokenizer, "red_star") == padded(tokenizer, "red star")
+
+
+def test_an_unknown_word_beyond_the_length_is_named_too(tokenizer):
+    padded(tokenizer, "red")  # a call that cuts: the next must not inherit it
+    with pytest.warns(UnknownWordWarning, match="dragon"):
+        padded(tokenizer, "red " * 30 + "dragon")
 
 
 def test_unknown_words_of_several_prompts_are_named_together_and_once(tokenizer):
     with pytest.warns(UnknownWordWarning, match="the words cat, dog and") as record:
-        padded(tokenizer, ["a red cat", "a blue Dog", "a green cat"])
+        rows = padded(tokenizer, ["a red cat", "a blue Dog", "a green cat"])
     assert len(record) == 1
+    assert rows == padded(tokenizer, ["a red", "a blue", "a green"])
 
 
 def test_empty_prompt_is_start_and_end(tokenizer):
@@ -70,7 +100,8 @@ def test_saved_and_loaded_it_gives_the_same_tokens(tokenizer, tmp_path, loader):
     assert len(loaded) == len(tokenizer)
 
 
-def test_the_loaded_one_warns_too(tokenizer, tmp_path):
+def test_the_loaded_one_warns_and_reads_over_it_too(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
-    with pytest.warns(UnknownWordWarning, match="dragon"):
-        WorldTokenizer.from_pretrained(tmp_path)("a red dragon")
+    with pytest.warns(UnknownWordWarning, match="❤"):
+        tokens = WorldTokenizer.from_pretrained(tmp_path)("a ❤ red star").input_ids
+    assert tokens == tokenizer("a red star").input_ids

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from nitro_lab.clean_notebook import CONTROLS
+from nitro_lab.clean_notebook import CONTROLS, clean_output
 from nitro_lab.workbook import run_workbook
 
 GOOD = [
@@ -86,6 +86,22 @@ def test_written_back_are_results_and_figures_alone(project):
     assert controls[0].data == {"text/plain": CONTROLS}
     assert text[0].text == "first\n./notebooks\n"  # one stream, and no path of this machine
     assert text[1].data == {"text/plain": "4"}
+
+
+@pytest.mark.parametrize(
+    ("project", "home", "said", "shown"),
+    [
+        ("/data/main", "/data", "/data/main/a.py, /data/b.py and /data", "./a.py, ~/b.py and ~"),
+        ("/data/main", "/home/ann", "/data/main2, /data/main-2, /home/anna", "/data/main2, /data/main-2, /home/anna"),
+        ("/", "/", "1 / 2 in /data/a.py", "1 / 2 in /data/a.py"),
+    ],
+    ids=["project in home", "longer names", "root"],
+)
+def test_only_whole_paths_are_shortened(project, home, said, shown, monkeypatch):
+    monkeypatch.setenv("HOME", home)
+    text = clean_output(new_output("stream", text=said), Path(project) / "notebooks").text
+    error = clean_output(new_output("error", evalue=said, traceback=[said]), Path(project) / "notebooks")
+    assert (text, error.evalue, error.traceback) == (shown, shown, [shown])
 
 
 def test_written_back_metadata_is_that_of_every_machine(project):

@@ -25,12 +25,12 @@ class Recipe:
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.998
 
-    cache_pairs: int = 3_072  # the teacher's samples, with their noise, that the soft student is regressed on
+    cache_pairs: int = 2_560  # the teacher's samples, with their noise, that the soft student is regressed on
     cache_batch: int = 64
     cache_steps: int = 12
     cache_guidance: float = 3.0
 
-    regressed_steps: int = 1_000
+    regressed_steps: int = 800
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
     regressed_shift: int = 250

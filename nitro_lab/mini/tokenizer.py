@@ -1,6 +1,5 @@
 """A tokenizer over the words of the miniature's world, one token a word, which says so when it meets another word."""
 
-import re
 import warnings
 from typing import Any
 
@@ -19,12 +18,11 @@ class UnknownWordWarning(UserWarning):
 
 
 class WorldTokenizer(PreTrainedTokenizerFast):
-    """Lower-cases, drops punctuation, maps each word to its token, and warns about words without one."""
+    """Lower-cases, drops punctuation, maps each word to its token, and drops words without one, with a warning."""
 
     def __call__(self, text: str | list[str], *args: Any, **kwargs: Any) -> BatchEncoding:
-        prompts = [text] if isinstance(text, str) else text
-        words = {word for prompt in prompts for word in re.findall(r"\w+", prompt.lower())}
-        unknown = sorted(words - self.get_vocab().keys())
+        read = [self.known_part(prompt) for prompt in ([text] if isinstance(text, str) else text)]
+        unknown = sorted({word for _, words in read for word in words})
         if unknown:
             warnings.warn(
                 f"the miniature does not know the {'word' if len(unknown) == 1 else 'words'} {', '.join(unknown)} and "
@@ -32,7 +30,20 @@ class WorldTokenizer(PreTrainedTokenizerFast):
                 UnknownWordWarning,
                 stacklevel=3,
             )
-        return super().__call__(text, *args, **kwargs)
+        known = [prompt for prompt, _ in read]
+        return super().__call__(known[0] if isinstance(text, str) else known, *args, **kwargs)
+
+    def known_part(self, prompt: str) -> tuple[str, list[str]]:
+        """A prompt without its unknown words, and these: no training has touched the unknown token's embedding."""
+        splitter = self.backend_tokenizer
+        splitter.no_truncation()  # the last call's; the next one sets its own
+        splitter.no_padding()
+        encoding = splitter.encode(prompt, add_special_tokens=False)
+        spans = [s for s, i in zip(encoding.offsets, encoding.ids, strict=True) if i == self.unk_token_id]
+        words = [prompt[start:end].lower() for start, end in spans]
+        for start, end in reversed(spans):
+            prompt = f"{prompt[:start]} {prompt[end:]}"
+        return prompt, words
 
 
 def make_tokenizer() -> WorldTokenizer:

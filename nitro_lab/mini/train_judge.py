@@ -1,4 +1,4 @@
-"""Second stage: the judge, on fresh pictures, half of them through the autoencoder, a third with copies."""
+"""Second stage: the judge, on fresh pictures, half of them through the autoencoder, three tenths with copies."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,0 +1,60 @@
+"""Which shift should the miniature's student be trained at? A short regression at each, from the same teacher and pairs.
+
+    python benchmarks/shift_choice.py --shifts 250 500 1000 --steps 150
+
+Prints the squared error of x0 on pairs that no student was trained on. The less, the better one step is learned.
+"""
+
+import argparse
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+import torch.nn.functional as F
+
+from nitro_lab import load_pipeline
+from nitro_lab.mini.recipes import RECIPES, Recipe
+from nitro_lab.mini.teacher_cache import cache_teacher, load_pairs
+from nitro_lab.mini.train_regressed import Pairs, train_regressed
+from nitro_lab.mini.world import caption
+from nitro_lab.sampling import generate
+from nitro_lab.scheduler import TimestepShiftLCMScheduler
+
+KEPT_BACK = 128  # pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shifts", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--pairs", type=int, default=512)
+    options = parser.parse_args()
+    teacher = load_pipeline("mini-teacher")
+    recipe = replace(RECIPES["cpu"], cache_pairs=options.pairs + KEPT_BACK, regressed_steps=options.steps)
+    with TemporaryDirectory() as folder:
+        cache = Path(folder) / "cache.safetensors"
+        for _ in cache_teacher(recipe, cache, teacher):
+            pass
+        pairs = load_pairs(cache, teacher.device)
+        for shift in options.shifts:
+            error = error_after(replace(recipe, regressed_shift=shift), Path(folder) / f"{shift}.safetensors", pairs)
+            print(f"shift {shift:4}: squared error of x0 {error:.4f} after {options.steps} steps", flush=True)
+
+
+def error_after(recipe: Recipe, file: Path, pairs: Pairs) -> float:
+    """Train a copy of the teacher on most of the pairs, and measure it on the rest."""
+    pipe = load_pipeline("mini-teacher")
+    student = deepcopy(pipe.unet).requires_grad_()
+    learned: Pairs = tuple(part[KEPT_BACK:] for part in pairs)  # type: ignore[assignment]
+    for _ in train_regressed(recipe, file, pipe, student, learned):
+        pass
+    pipe.unet = student
+    pipe.scheduler = TimestepShiftLCMScheduler.from_config(pipe.scheduler.config, shifted_timestep=recipe.regressed_shift)
+    scenes, noise, x0 = (part[:KEPT_BACK] for part in pairs)
+    return F.mse_loss(generate(pipe, [caption(scene) for scene in scenes], noise, steps=1), x0).item()
+
+
+if __name__ == "__main__":
+    main()
