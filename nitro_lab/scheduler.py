@@ -131,7 +131,9 @@ class TimestepShiftLCMScheduler(LCMScheduler):
             )
         self.true_timesteps, self.timesteps = true, told
 
-    def check_steps(self, num_inference_steps: int | None, original_inference_steps: int | None, strength: float):
+    def check_steps(
+        self, num_inference_steps: int | None, original_inference_steps: int | None, strength: float
+    ) -> None:
         """Refuse a number of steps that LCM's schedule, or what `strength` leaves of it, does not have."""
         longest = original_inference_steps or self.config.original_inference_steps
         if num_inference_steps is None:
@@ -144,7 +146,7 @@ class TimestepShiftLCMScheduler(LCMScheduler):
             )
         self.check_strength(strength, longest, num_inference_steps)
 
-    def check_timesteps(self, num_inference_steps: int | None, timesteps: Sequence[int], strength: float):
+    def check_timesteps(self, num_inference_steps: int | None, timesteps: Sequence[int], strength: float) -> None:
         """Refuse true timesteps that are no schedule."""
         last = self.config.num_train_timesteps - 1
         if num_inference_steps is not None:
@@ -160,13 +162,13 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         self.check_strength(strength, len(timesteps), 1)
 
     @staticmethod
-    def check_strength(strength: float, steps: int, wanted: int):
+    def check_strength(strength: float, steps: int, wanted: int) -> None:
         """Refuse a strength that leaves less of a schedule than is wanted."""
         left = int(steps * strength)
         if not 0 < strength <= 1 or left < wanted:
             raise ValueError(
                 f"at strength {strength} of {steps} steps {left} {'is' if left == 1 else 'are'} left, and {wanted} "
-                f"{'is' if wanted == 1 else 'are'} wanted. strength must be from {wanted / steps:.3g} to 1, or choose "
+                f"{'is' if wanted == 1 else 'are'} wanted. strength must be from {wanted}/{steps} to 1, or choose "
                 "fewer steps."
             )
 

@@ -183,9 +183,9 @@ def test_timesteps_that_are_no_schedule_are_refused(timesteps):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"num_inference_steps": 2, "strength": 0.25}, "at strength 0.25 of 4 steps 1 is left, and 2 are .* 0.5 to 1"),
-        ({"num_inference_steps": 1, "strength": 0.1}, "at strength 0.1 of 4 steps 0 are left, and 1 is .* 0.25 to 1"),
-        ({"num_inference_steps": 4, "strength": 1.5}, "strength must be from 1 to 1"),
+        ({"num_inference_steps": 2, "strength": 0.25}, "at strength 0.25 of 4 steps 1 is left, and 2 are .* 2/4 to 1"),
+        ({"num_inference_steps": 1, "strength": 0.1}, "at strength 0.1 of 4 steps 0 are left, and 1 is .* 1/4 to 1"),
+        ({"num_inference_steps": 4, "strength": 1.5}, "strength must be from 4/4 to 1"),
         ({"timesteps": [999, 499], "strength": 0.4}, "at strength 0.4 of 2 steps 0 are left"),
         ({"timesteps": [999], "num_inference_steps": 1}, "give one of the two"),
         ({}, "Give num_inference_steps, or your own"),

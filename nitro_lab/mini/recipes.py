@@ -16,7 +16,7 @@ class Recipe:
     vae_rate: float = 2e-3
     vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
 
-    judge_steps: int = 2_000
+    judge_steps: int = 3_500
     judge_batch: int = 48
     judge_rate: float = 2e-3
 
