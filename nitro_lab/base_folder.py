@@ -97,7 +97,10 @@ class Base:
     def assemble(self, unet: UNet2DConditionModel, dtype: torch.dtype) -> StableDiffusionXLPipeline:
         """The pipeline of this UNet and the base's other parts."""
         names = [part for part in self.index if part != "unet" and (self.folder / part / "config.json").is_file()]
+        libraries = {entry[0] for entry in self.index.values() if isinstance(entry, list) and entry[0]}
         try:
+            for library in libraries:  # diffusers takes a class of another library only from what is imported already
+                import_module(library)
             parts = {name: self.load_part(name, dtype) for name in names}
             return StableDiffusionXLPipeline.from_pretrained(self.folder, unet=unet, **parts)
         except CheckpointError:

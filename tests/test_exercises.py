@@ -37,7 +37,7 @@ WRONG = [  # check, answer, a word of the hint, what the hint must not say
     (exercises.error_ratio, 14.6490 / 1.2168, "1/√ᾱ", "21"),
     (exercises.error_ratio, 4.0, "before δ", "21"),
     (exercises.smallest_shift, 3, "two steps become the same", "shift 4"),
-    (exercises.smallest_shift, 0, "must be from 1", "4 works"),
+    (exercises.smallest_shift, 0, "from 1 to num_train_timesteps", "4 works"),
     (exercises.smallest_shift, 250, "smaller one works", "shift 4"),
     (exercises.read_in_sigma, unscaled_reader, "Rescale", "√(σ'² + 1)"),
     (exercises.read_in_sigma, unshifted_reader, "Which clock", "√(σ'² + 1)"),

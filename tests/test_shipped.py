@@ -1,6 +1,8 @@
 """What the package ships: small, whole, safe, and with the gap that critics are to close."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -45,6 +47,13 @@ def test_card_tells_how_it_was_made():
     assert all(word in card for word in ("| seed |", "| commit |", "| hardware |", "(curves.png)", "(samples.png)"))
     figures = json.loads((MODEL_FOLDER / "figures.json").read_text())
     assert f"| PSNR in dB | {figures['autoencoder']['PSNR in dB']:.4g} |" in card
+
+
+def test_loads_in_a_fresh_process():
+    """Nothing that other tests have imported helps it."""
+    code = "from nitro_lab import load_pipeline; print(type(load_pipeline('mini').tokenizer).__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout == "WorldTokenizer\n", run.stderr
 
 
 def test_is_diffusers_own_pipeline(teacher):

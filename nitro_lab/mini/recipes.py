@@ -16,7 +16,7 @@ class Recipe:
     vae_rate: float = 2e-3
     vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
 
-    judge_steps: int = 3_500
+    judge_steps: int = 3_000
     judge_batch: int = 48
     judge_rate: float = 2e-3
 
@@ -25,19 +25,19 @@ class Recipe:
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.998
 
-    cache_pairs: int = 2_560  # the teacher's samples, with their noise, that the soft student is regressed on
+    cache_pairs: int = 2_048  # the teacher's samples, with their noise, that the soft student is regressed on
     cache_batch: int = 64
     cache_steps: int = 12
     cache_guidance: float = 3.0
 
-    regressed_steps: int = 800
+    regressed_steps: int = 700
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
     regressed_shift: int = 250
 
     exam_images: int = 1_000
     exam_steps: int = 25  # of the teacher
-    gap_images: int = 2_048  # of each kind, that the small network learns from
+    gap_images: int = 1_536  # of each kind, that the small network learns from
     gap_steps: int = 400
 
     def settings(self, stage: str) -> dict[str, int | float]:
