@@ -1,4 +1,4 @@
-"""Which shift should the miniature's student be trained at? A short regression at each, from the same teacher and pairs.
+"""Which shift should the student be trained at? A short regression at each, from the same teacher and pairs.
 
     python benchmarks/shift_choice.py --shifts 250 500 1000 --steps 150
 
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 import torch.nn.functional as F
 
 from nitro_lab import load_pipeline
@@ -51,7 +50,9 @@ def error_after(recipe: Recipe, file: Path, pairs: Pairs) -> float:
     for _ in train_regressed(recipe, file, pipe, student, learned):
         pass
     pipe.unet = student
-    pipe.scheduler = TimestepShiftLCMScheduler.from_config(pipe.scheduler.config, shifted_timestep=recipe.regressed_shift)
+    pipe.scheduler = TimestepShiftLCMScheduler.from_config(
+        pipe.scheduler.config, shifted_timestep=recipe.regressed_shift
+    )
     scenes, noise, x0 = (part[:KEPT_BACK] for part in pairs)
     return F.mse_loss(generate(pipe, [caption(scene) for scene in scenes], noise, steps=1), x0).item()
 
