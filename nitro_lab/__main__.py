@@ -1,15 +1,13 @@
-"""The workbook's verbs without a notebook: `nitro-lab run`, `evaluate`, `build-mini`."""
+"""The workbook's verbs without a notebook: `run`, `train`, `sample`, `install`, `bench`, `evaluate`, `build-mini`."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TypeAlias
 
 from nitro_lab.mini.recipes import RECIPES
+from nitro_lab.training_verbs import LateParser, Verbs, add_bench, add_install, add_sample, add_train
 from nitro_lab.weight_files import CheckpointError
-
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,8 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """All verbs and their options. Heavy libraries are imported by the verbs, so that --help answers at once."""
     parser = argparse.ArgumentParser(prog="nitro-lab", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=LateParser)
     add_run(verbs)
+    add_train(verbs)
+    add_sample(verbs)
+    add_install(verbs)
+    add_bench(verbs)
     add_evaluate(verbs)
     add_build(verbs)
     return parser

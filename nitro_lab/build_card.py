@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from nitro_lab.build_figures import EXAM_SEED, Figures
 from nitro_lab.canvas import PALETTE, panels, picture_grid
 from nitro_lab.exam import set_exam, sit
+from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.build import Miniature
 
 CURVES = {
@@ -44,7 +45,7 @@ def write_card(miniature: Miniature, folder: Path, figures: Figures) -> None:
         "## How it was made\n" + table(("", ""), provenance(miniature)),
         "### Seconds of each stage\n" + table(("stage", "seconds"), miniature.seconds()),
         "### Recipe\n" + table(("setting", "value"), asdict(miniature.recipe)),
-        "![Loss curves of the four trainings](curves.png)\n",
+        "![Loss curves of the trainings](curves.png)\n",
         f"## Figures\nExam: {miniature.recipe.exam_images} held-out captions, seed {EXAM_SEED}, teacher with "
         f"{miniature.recipe.exam_steps} steps and guidance {miniature.recipe.cache_guidance:g}. Accuracies, precision, "
         "recall, coverage and repetition are shares of images; sharpness is the mean power above half Nyquist, as a "
@@ -60,18 +61,27 @@ def provenance(miniature: Miniature) -> dict[str, str]:
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU cores"
     return {
         "command": f"`nitro-lab build-mini --recipe {miniature.recipe.name}`",
-        "commit": commit(),
+        "commit": git("rev-parse", "HEAD"),
+        "began with": before(miniature),
         "hardware": f"{hardware} ({platform.machine()})",
         "torch": torch.__version__,
         "weights": f"{sum(p.numel() for p in miniature.pipe.unet.parameters()):,} in the UNet",
     }
 
 
-def commit() -> str:
-    """The commit that the working tree stands on."""
-    here = Path(__file__).parent
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return git.stdout.strip() or "unknown (not a git checkout)"
+def before(miniature: Miniature) -> str:
+    """What the weights were before the first step."""
+    if not miniature.recipe.goes_on:
+        return "nothing"
+    return (
+        f"the miniature of commit {git('log', '-1', '--format=%H', '--', str(MODEL_FOLDER))}, whose card tells its own"
+    )
+
+
+def git(*words: str) -> str:
+    """What git answers about the working tree."""
+    answer = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown (not a git checkout)"
 
 
 def table(head: tuple[str, str], rows: dict) -> str:
@@ -81,9 +91,10 @@ def table(head: tuple[str, str], rows: dict) -> str:
 
 
 def draw_curves(miniature: Miniature) -> Figure:
-    """Loss over steps of every trained stage, averaged over a hundredth of the training."""
-    figure, axes = panels(2, 2, (10, 6))
-    for axis, (stage, title) in zip(axes.flat, CURVES.items(), strict=True):
+    """Loss over steps of every stage that this recipe trains, averaged over a hundredth of the training."""
+    curves = {stage: title for stage, title in CURVES.items() if miniature.file(stage).exists()}
+    figure, axes = panels(1, len(curves), (5 * len(curves), 3.4))
+    for axis, (stage, title) in zip(axes, curves.items(), strict=True):
         losses = load_file(miniature.file(stage))["losses/value"]
         width = max(1, len(losses) // 100)
         means = losses[: len(losses) // width * width].view(-1, width).mean(1)

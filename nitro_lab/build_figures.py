@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -43,7 +44,7 @@ def measure(miniature: Miniature) -> Figures:
         ),
         **columns,
         "gap": {
-            "told apart by a fresh network": gap(miniature, teacher, student),
+            "told apart by a fresh network": gap(miniature, exam),
             "FD of the student over the teacher's": columns["regressed student"]["FD"] / columns["teacher"]["FD"],
         },
     }
@@ -69,14 +70,19 @@ def judge_accuracy(judge: Judge, exam: Exam, draw: Draw) -> dict[str, float]:
     return shares | {f"{name}, large": share for name, share in on_large.items() if name != "size"}
 
 
-def gap(miniature: Miniature, teacher: torch.Tensor, student: torch.Tensor) -> float:
-    """How well a fresh network tells the exam's images apart, after other captions and other noise."""
+def gap(miniature: Miniature, exam: Exam) -> float:
+    """How well a fresh network tells student and teacher apart on the exam's captions, after others and other noise.
+
+    The teacher takes the steps of the cache in both, so that there is nothing but the student to be seen.
+    """
     recipe, pipe = miniature.recipe, miniature.pipe
     generator = torch.Generator(pipe.device).manual_seed(EXAM_SEED + 3)
     _, _, x0 = load_pairs(miniature.file("cache"), pipe.device)
-    scenes = draw_scenes(split_scenes()[0], recipe.gap_images, generator)
-    noise = torch.randn(x0[: recipe.gap_images].shape, generator=generator, device=pipe.device)
+    scenes = draw_scenes(split_scenes()[0], len(x0), generator)
+    noise = torch.randn(x0.shape, generator=generator, device=pipe.device)
     fakes = generate(miniature.student_pipe(), [caption(scene) for scene in scenes], noise, 1, title="gap")
+    unseen = replace(exam, scenes=exam.scenes[: recipe.gap_images], noise=exam.noise[: recipe.gap_images])
+    teacher = sit(unseen, pipe, recipe.cache_steps, recipe.cache_guidance, title="gap, the teacher")
+    student = sit(unseen, miniature.student_pipe(), 1)
     with torch.enable_grad():
-        learned_from = decode(pipe, x0[: recipe.gap_images]), decode(pipe, fakes)
-        return tell_apart(learned_from, (teacher, student), recipe.gap_steps)
+        return tell_apart((decode(pipe, x0), decode(pipe, fakes)), (teacher, student), recipe.gap_steps)

@@ -30,8 +30,9 @@ class ModelSource:
 
 
 MODELS = {
-    "mini": ModelSource(str(MODEL_FOLDER), str(MODEL_FOLDER / "regressed_unet.safetensors"), 250),
+    "mini": ModelSource(str(MODEL_FOLDER), str(MODEL_FOLDER / "critics_unet.safetensors"), 250),
     "mini-teacher": ModelSource(str(MODEL_FOLDER)),
+    "mini-regressed": ModelSource(str(MODEL_FOLDER), str(MODEL_FOLDER / "regressed_unet.safetensors"), 250),
     "nitrosd-realism": ModelSource(SDXL, "ChenDY/NitroFusion/nitrosd-realism_unet.safetensors", 250),
     "nitrosd-vibrant": ModelSource(SDXL, "ChenDY/NitroFusion/nitrosd-vibrant_unet.safetensors", 500),
 }

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nitro_lab.mini.training import descend, make_optimizer, plateau_rate, seeded
+from nitro_lab.mini.training import descend, make_optimizer, plateau_rate
+from nitro_lab.randomness import seeded
 
 
 def tell_apart(

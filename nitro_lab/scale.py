@@ -25,6 +25,16 @@ class Scale:
     batch_sizes: tuple[int, ...]
     throughput_repeats: int  # timed calls for each batch size
 
+    # 03, adversarial training
+    dice_steps: int  # of a pool that only draws and refreshes
+    critic_steps: int  # of the live training
+    critic_warm_up: int  # steps of the critics alone
+    critic_batch: int  # images a step
+    critic_reals: int  # samples of the teacher
+    critic_teacher_steps: int  # of each of them
+    damaged_images: int  # for each damage; a multiple of the five textures
+    critic_exam_images: int  # captions of the exam before and after
+
 
 SCALES = {
     "full": Scale(
@@ -37,6 +47,14 @@ SCALES = {
         call_repeats=9,
         batch_sizes=(1, 2, 4, 8, 16, 32, 64),
         throughput_repeats=5,
+        dice_steps=200,
+        critic_steps=300,
+        critic_warm_up=40,
+        critic_batch=16,
+        critic_reals=512,
+        critic_teacher_steps=12,
+        damaged_images=60,
+        critic_exam_images=128,
     ),
     "smoke": Scale(
         shown=2,
@@ -48,6 +66,14 @@ SCALES = {
         call_repeats=2,
         batch_sizes=(1, 2, 4),
         throughput_repeats=2,
+        dice_steps=10,
+        critic_steps=4,
+        critic_warm_up=1,
+        critic_batch=4,
+        critic_reals=8,
+        critic_teacher_steps=2,
+        damaged_images=5,
+        critic_exam_images=8,
     ),
 }
 

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from nitro_lab.mini.build import PIPELINE_OPTIONS
 from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
 from nitro_lab.mini.tokenizer import make_tokenizer
-from nitro_lab.mini.training import seeded
+from nitro_lab.randomness import seeded
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -42,7 +42,8 @@ def models(untrained_parts: dict, tmp_path_factory: pytest.TempPathFactory) -> P
     pipe = StableDiffusionXLPipeline(**untrained_parts, scheduler=parts.make_scheduler(), **options)
     pipe.save_pretrained(folder / "mini")
     student = {name: value.flip(0).half().contiguous() for name, value in pipe.unet.state_dict().items()}
-    save_file(student, folder / "mini" / "regressed_unet.safetensors")
+    for name in ("critics_unet", "regressed_unet"):
+        save_file(student, folder / "mini" / f"{name}.safetensors")
     make_repository(folder / "sdxl")
     write_student(folder / "student.safetensors")
     return folder
@@ -146,7 +147,7 @@ def test_shards(models: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        ("minni", {}, "no model 'minni'. Give one of mini, mini-teacher, nitrosd-realism, .* folder or owner/repo"),
+        ("minni", {}, "no model 'minni'. Give one of mini, mini-teacher, .*nitrosd-realism, .* folder or owner/repo"),
         ("mini", {"memory": ["offload"]}, "takes a sequence out of model_offload, sequential_offload, attention_"),
         ("mini", {"memory": "vae_tiling"}, "takes a sequence"),
         ("mini", {"memory": ["model_offload", "sequential_offload"]}, "choose one"),

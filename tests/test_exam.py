@@ -10,8 +10,8 @@ from nitro_lab.__main__ import main
 from nitro_lab.exam import choose_scenes, fresh_renders, mark, set_exam
 from nitro_lab.marks import Columns, print_table, words, write_table
 from nitro_lab.mini.judge import Judge
-from nitro_lab.mini.training import seeded
 from nitro_lab.mini.world import split_scenes
+from nitro_lab.randomness import seeded
 
 
 @pytest.fixture

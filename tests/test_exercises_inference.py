@@ -5,8 +5,8 @@ import torch
 
 from nitro_lab import exercises_inference as exercises
 from nitro_lab.mini.judge import Judge
-from nitro_lab.mini.training import seeded
 from nitro_lab.mini.world import caption
+from nitro_lab.randomness import seeded
 from nitro_lab.sampling import imagine
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.timing import CallTimes

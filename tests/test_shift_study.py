@@ -6,7 +6,7 @@ import torch
 from nitro_lab import shift_study as study
 from nitro_lab.exam import set_exam
 from nitro_lab.mini.judge import Judge
-from nitro_lab.mini.training import seeded
+from nitro_lab.randomness import seeded
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 
 

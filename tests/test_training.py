@@ -6,8 +6,9 @@ import torch
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.train_judge import COPIES_SHARE, draw_counts, judge_loss
 from nitro_lab.mini.train_teacher import EMPTY_SHARE, PARTIAL_SHARE, draw_captions
-from nitro_lab.mini.training import WARM_UP, plateau_rate, seeded
+from nitro_lab.mini.training import WARM_UP, plateau_rate
 from nitro_lab.mini.world import FACTORS, all_scenes, caption, draw_scenes
+from nitro_lab.randomness import seeded
 
 
 def test_rate_warms_up_stays_and_falls():

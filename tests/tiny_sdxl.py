@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from nitro_lab.mini.training import seeded
+from nitro_lab.randomness import seeded
 
 WIDTH = 16
 NOT_WANTED = ("sd_xl_base_1.0.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "text_encoder/model.onnx")

@@ -9,6 +9,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file, save_model
 
+from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.judge import JUDGE_FILE, Judge
 from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
 from nitro_lab.mini.recipes import Recipe
@@ -18,7 +19,8 @@ from nitro_lab.mini.train_judge import train_judge
 from nitro_lab.mini.train_regressed import train_regressed
 from nitro_lab.mini.train_teacher import train_teacher
 from nitro_lab.mini.train_vae import train_vae
-from nitro_lab.mini.training import Progress, seeded
+from nitro_lab.mini.training import Progress
+from nitro_lab.randomness import seeded
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 
 STUDENT_FILE = "regressed_unet.safetensors"
@@ -37,6 +39,8 @@ class Miniature:
         self.judge = seeded(recipe.seed, Judge).to(device)
         self.pipe = seeded(recipe.seed, make_pipeline).to(device)
         self.student = deepcopy(self.pipe.unet)
+        if recipe.goes_on:
+            self.reload(MODEL_FOLDER)
 
     def file(self, stage: str) -> Path:
         """The snapshot of a stage; it holds the losses too."""
@@ -72,9 +76,9 @@ class Miniature:
         return StableDiffusionXLPipeline(**parts, **PIPELINE_OPTIONS)
 
     def seconds(self) -> dict[str, float]:
-        """How long each stage took, over all runs."""
+        """How long each stage took, over all runs; those that the recipe leaves out are not there."""
         notes = {stage: self.folder / f"{stage}.seconds" for stage in STAGES}
-        return {stage: float(note.read_text()) if note.exists() else float("nan") for stage, note in notes.items()}
+        return {stage: float(note.read_text()) for stage, note in notes.items() if note.exists()}
 
     def export(self, folder: Path) -> None:
         """Write the model folder: diffusers' layout, the judge and the student beside it, all in float16."""

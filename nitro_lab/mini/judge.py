@@ -62,6 +62,20 @@ class Judge(nn.Module):
         return Verdict(torch.stack([answers[name] for name in FACTORS], 1), answers["count"] + 1, torch.cat(features))
 
 
+@torch.no_grad()
+def scale_features(judge: Judge, images: torch.Tensor) -> None:
+    """Give the features of these pictures (N, 3, 64, 64) unit variance on average, and leave every answer as it is.
+
+    The read-outs are linear after a ReLU, so a positive factor moves from the features into their weights. Without it
+    the kernel distance, cubic in the features, is a number that nobody can read.
+    """
+    spread = judge.look(images).features.var(0).mean().sqrt()
+    judge.last.weight.div_(spread)
+    judge.last.bias.div_(spread)
+    for question in judge.questions.values():
+        question.weight.mul_(spread)  # type: ignore[operator]  # a linear layer's weight
+
+
 def stage(inputs: int, outputs: int, first: bool) -> nn.Sequential:
     """Halve the picture (but for the first stage), then look twice. (N, inputs, H, W) -> (N, outputs, H/2, W/2)."""
     return nn.Sequential(

@@ -1,4 +1,4 @@
-"""How the miniature is trained: one dataclass, three recipes."""
+"""How the miniature is trained: one dataclass, four recipes."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,6 +8,7 @@ class Recipe:
     """Sizes of every stage; the first word of a setting is its stage. Rates are AdamW's peak learning rates."""
 
     name: str
+    goes_on: bool = False  # start from the weights of the installed miniature, not from nothing
     seed: int = 2412
     save_every: int = 250  # steps between snapshots
 
@@ -37,8 +38,8 @@ class Recipe:
 
     exam_images: int = 1_000
     exam_steps: int = 25  # of the teacher
-    gap_images: int = 1_536  # of each kind, that the small network learns from
-    gap_steps: int = 400
+    gap_images: int = 500  # of each kind, that the small network has not seen; it learns from the cache
+    gap_steps: int = 1_000
 
     def settings(self, stage: str) -> dict[str, int | float]:
         """What decides the outcome of one stage."""
@@ -47,6 +48,16 @@ class Recipe:
 
 RECIPES = {
     "cpu": Recipe("cpu"),
+    "cpu-more": Recipe(
+        "cpu-more",
+        goes_on=True,
+        seed=2413,
+        vae_steps=0,
+        judge_steps=0,
+        teacher_steps=3_000,
+        cache_pairs=3_072,
+        regressed_steps=100,  # more of them, and nothing is left that a critic could see: see docs/tries.md
+    ),
     "cuda": Recipe(
         "cuda",
         vae_steps=40_000,

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from nitro_lab.mini.judge import MOST_OBJECTS, Judge
+from nitro_lab.mini.judge import MOST_OBJECTS, Judge, scale_features
 from nitro_lab.mini.recipes import Recipe
 from nitro_lab.mini.render import render
 from nitro_lab.mini.training import Progress, descend, make_optimizer, plateau_rate
@@ -38,6 +38,7 @@ def train_judge(recipe: Recipe, path: Path, judge: Judge, vae: AutoencoderKL) ->
         losses[step] = loss.detach()
         yield Progress(step + 1, recipe.judge_steps, losses[step].item())
     judge.eval()
+    scale_features(judge, render(draw_scenes(scenes, 1024, generator), generator))
 
 
 def draw_counts(count: int, generator: torch.Generator) -> torch.Tensor:

@@ -20,10 +20,11 @@ EMPTY_SHARE = 0.1  # captions dropped whole, for guidance
 PARTIAL_SHARE = 0.15  # captions that leave factors unsaid, so that "a red star" is understood
 UNSAID_SHARE = 0.4  # factors that such a caption leaves unsaid
 SNR_CAP = 5.0
+WEIGHT_CAP = 20.0
 
 
 def train_teacher(recipe: Recipe, path: Path, pipe: StableDiffusionXLPipeline) -> Iterator[Progress]:
-    """Noise prediction with min-SNR-5 weights (Hang et al. 2023), averaged weights, captions dropped for guidance.
+    """Noise prediction with weights for each noise level, averaged weights, captions dropped for guidance.
 
     `pipe` holds the trained autoencoder, and the text encoders and UNet to train in place.
     """
@@ -51,14 +52,23 @@ def train_teacher(recipe: Recipe, path: Path, pipe: StableDiffusionXLPipeline) -
         noise = torch.randn(latents.shape, generator=generator, device=device)
         t = torch.randint(1000, (len(batch),), generator=generator, device=device)
         eps = predict_noise(pipe.unet, forward_process.add_noise(latents, noise, t), t, conditioning)
-        snr = compute_snr(forward_process, t)
-        loss = ((eps - noise).square().mean((1, 2, 3)) * snr.clamp(max=SNR_CAP) / snr).mean()
+        loss = ((eps - noise).square().mean((1, 2, 3)) * loss_weight(compute_snr(forward_process, t))).mean()
         descend(optimizer, loss, plateau_rate(recipe.teacher_rate, step, recipe.teacher_steps))
         average.update_parameters(trained)
         losses[step] = loss.detach()
         yield Progress(step + 1, recipe.teacher_steps, losses[step].item())
     trained.load_state_dict(average.module.state_dict())
     trained.eval()
+
+
+def loss_weight(snr: torch.Tensor) -> torch.Tensor:
+    """Weight of the squared error of ε at a signal-to-noise ratio, (B,).
+
+    In the measure of x0 it is min(SNR + 1, 5): v-prediction's weight under min-SNR-5's cap (Hang et al. 2023). Plain
+    min-SNR gives almost pure noise the weight SNR, and there the layout is decided, which the caption alone knows;
+    a teacher trained so did not listen to the words for place. The cap keeps those few t from ruling the gradient.
+    """
+    return ((snr + 1).clamp(max=SNR_CAP) / snr).clamp(max=WEIGHT_CAP)
 
 
 def draw_captions(scenes: torch.Tensor, generator: torch.Generator) -> list[str]:

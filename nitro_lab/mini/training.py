@@ -1,13 +1,11 @@
 """What the stages of training have in common."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import nn
 
-Built = TypeVar("Built")
 WARM_UP = 100  # steps
 FALL = 0.4  # share of the steps
 
@@ -19,13 +17,6 @@ class Progress:
     step: int
     total: int
     loss: float
-
-
-def seeded(seed: int, build: Callable[[], Built]) -> Built:
-    """Build something whose weights come from torch's global generator, and leave that generator as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build()
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:

@@ -1,0 +1,116 @@
+"""Adversarial distillation: a pool of critics sharpens a one-step student (arXiv 2412.02030, section 3)."""
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nitro_lab.distill_config import DistillConfig
+from nitro_lab.judging import Judgement, add_up, judge
+from nitro_lab.studio import Training, prepare
+from nitro_lab.views import random_below
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did. V views, L feature levels, n heads a cell.
+
+    critic_loss, student_loss: means over the panel; the student's is nan where only the critics learned.
+    margins: (V, L, n), mean logit of reals minus that of fakes, before the step; slots: (V, L, n), who was drawn.
+    refreshed: (k, 4), who was thrown out after it. gradient_norm: of the student, before clipping.
+    """
+
+    step: int
+    noise_level: int
+    critic_loss: float
+    student_loss: float
+    margins: torch.Tensor
+    slots: torch.Tensor
+    refreshed: torch.Tensor
+    gradient_norm: float
+    seconds: float
+
+
+def distill(config: DistillConfig, folder: Path | None = None) -> Iterator[Report]:
+    """Train a student; a report after each step. In `folder` a run that was cut goes on where its checkpoint is."""
+    yield from train(prepare(config, folder))
+
+
+def train(training: Training) -> Generator[Report, None, None]:
+    """Run to the last step. Closing the generator saves first, so that the next run goes on from there.
+
+    Raises:
+        FloatingPointError: if a loss or gradient is no number; the last checkpoint is from before that.
+    """
+    config, snapshot = training.config, training.snapshot
+    for step in range(snapshot.load(), config.steps):
+        report = one_step(training, step)
+        try:
+            yield report
+        except GeneratorExit:
+            save(training, step + 1)
+            raise
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            save(training, step + 1)
+
+
+def save(training: Training, step: int) -> None:
+    """Write the checkpoint, in one process."""
+    if training.accelerator.is_main_process:
+        training.snapshot.save(step)
+
+
+def one_step(training: Training, step: int) -> Report:
+    """Draw a noise level and a panel, judge, let critics and student learn, refresh the pool."""
+    start = time.perf_counter()
+    config, pool, accelerator = training.config, training.pool, training.accelerator
+    noise_level = random_below(len(config.t_star), training.generator)
+    panel = pool.draw(noise_level, config.per_cell)
+    learned = step - config.warm_up  # steps in which the student could have learned
+    student_learns = learned >= 0 and learned % config.student_every == 0
+    training.optimizer.zero_grad()
+    judgement = add_up([judge(training, panel, student_learns) for _ in range(config.accumulation)], accelerator)
+    norm = gather_gradient(training) if student_learns else 0.0
+    check_numbers(training, step, judgement, norm)
+    panel.learn(judgement.gradients, config.critic_rate)
+    pool.note(panel, judgement.margins)
+    if student_learns:
+        for group in training.optimizer.param_groups:
+            group["lr"] = config.student_rate * min(1.0, (learned + 1) / max(1, config.warm_up))
+        training.optimizer.step()
+        training.average.update_parameters(training.student)
+    return Report(
+        step=step + 1,
+        noise_level=noise_level,
+        critic_loss=judgement.critic_loss,
+        student_loss=judgement.student_loss if student_learns else float("nan"),
+        margins=judgement.margins,
+        slots=panel.slots,
+        refreshed=pool.refresh(config.refresh),
+        gradient_norm=norm,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def gather_gradient(training: Training) -> float:
+    """Average the student's gradient over processes and clip it. Returns its norm before clipping."""
+    weights = list(training.student.parameters())
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad = training.accelerator.reduce(weight.grad, "mean")
+    return torch.nn.utils.clip_grad_norm_(weights, training.config.clip).item()
+
+
+def check_numbers(training: Training, step: int, judgement: Judgement, norm: float) -> None:
+    """Stop before a loss or gradient that is no number reaches any weight."""
+    critics = torch.nn.utils.get_total_norm(judgement.gradients).item()
+    if not math.isfinite(judgement.critic_loss + judgement.student_loss + norm + critics):
+        raise FloatingPointError(
+            f"Step {step + 1}: critic loss {judgement.critic_loss}, student loss {judgement.student_loss}, gradient "
+            f"norm {norm} (student) and {critics} (critics). Nothing was changed by this step; the last checkpoint is "
+            f"{training.snapshot.path}. "
+            "Use a new folder with a lower student_rate or critic_rate, or another objective: linear has no bound."
+        )

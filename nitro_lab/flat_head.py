@@ -1,0 +1,57 @@
+"""One architecture of critic whose heads are rows of numbers, so that many can be stored, drawn and run at once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call, vmap
+from torch.nn.utils import parameters_to_vector
+
+from nitro_lab.randomness import seeded
+
+
+class FlatHead:
+    """Runs heads of one shape from their flat weights.
+
+    Attributes:
+        size: P, the numbers that a head has.
+    """
+
+    def __init__(self, head: Callable[[int], nn.Module], channels: int, device: torch.device, vectorize: bool = True):
+        self.make = lambda: head(channels)
+        self.vectorize = vectorize
+        self.template = seeded(0, self.make).to(device)  # its shapes are used and its constants, not its weights
+        self.shapes = {name: parameter.shape for name, parameter in self.template.named_parameters()}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+        self.size = sum(self.sizes)
+
+    def fresh(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Weights of new heads (count, P), initialised as the architecture initialises itself."""
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with torch.no_grad():
+            rows = seeded(seed, lambda: [parameters_to_vector(self.make().parameters()) for _ in range(count)])
+        return torch.stack(rows).to(generator.device)
+
+    def score(self, weights: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+        """Let n heads (n, P) judge features (B, C, h, w). Returns their logits, (n, all of a head's).
+
+        Raises:
+            TypeError: if the architecture cannot be vectorised; the message says why, and what helps.
+        """
+        if not self.vectorize:
+            return torch.stack([self.judge(row, feature) for row in weights])
+        try:
+            return vmap(self.judge, in_dims=(0, None), randomness="different")(weights, feature)
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
+            raise TypeError(
+                f"Heads of {type(self.template).__name__} cannot run side by side under torch.vmap: {error}\n"
+                "Make the pool with vectorize=False: it then runs them one after another, which any head can."
+            ) from error
+
+    def judge(self, row: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+        """All logits of one head (P,), flat."""
+        parts = row.split(self.sizes)
+        weights = {name: part.view(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
+        return functional_call(self.template, weights, (feature,)).flatten()

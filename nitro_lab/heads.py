@@ -1,0 +1,35 @@
+"""Architectures of critics. A head is any `nn.Module` made from a channel count: features (B, C, h, w) -> logits.
+
+It may answer with one logit an image, (B,) or (B, 1), or with a map of them, (B, 1, h', w'). The pool runs many heads
+of one shape at once, so a head is a pure function of its weights and one batch: constants are fine, running state is
+not.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+class ConvHead(nn.Module):
+    """The paper's head: a 4×4 convolution of stride 2, GroupNorm, SiLU, and a map of logits (arXiv 2412.02030, sec. 3).
+
+    Args:
+        channels: of the feature map.
+        width: channels between the layers; the paper does not state it.
+        depth: how many times the map is halved; the paper does not state it. Features must be at least 2^depth wide.
+    """
+
+    def __init__(self, channels: int, width: int = 32, depth: int = 1):
+        super().__init__()
+        widths = [channels] + [width] * depth
+        layers = [
+            layer
+            for inputs, outputs in pairwise(widths)
+            for layer in (nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.SiLU())
+        ]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        """Features (B, C, h, w) -> logits (B, 1, h/2^depth, w/2^depth)."""
+        return self.layers(feature)

@@ -1,0 +1,118 @@
+"""One look of the panel: fakes are made, shown to the critics beside reals, and both sides get their gradients."""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+
+from nitro_lab.objectives import OBJECTIVES
+from nitro_lab.panel import Panel
+from nitro_lab.sampling import Conditioning, predict_noise, x0_from_noise
+from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.studio import Training
+from nitro_lab.views import VIEWS
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Means over the panel, margins (V, L, n), and the gradient of every leaf of the panel."""
+
+    critic_loss: float
+    student_loss: float
+    margins: torch.Tensor
+    gradients: list[torch.Tensor]
+
+
+def judge(training: Training, panel: Panel, student_learns: bool) -> Judgement:
+    """Make fakes, show them and as many reals to the panel; leaves the student's gradient in its weights.
+
+    The fakes' features and logits are computed once. The critics' loss is differentiated by the panel's weights alone,
+    and the student's loss by the student's alone, so neither leaks into the other.
+    """
+    config, objective = training.config, OBJECTIVES[training.config.objective]
+    batch = draw_batch(training)
+    t_star, crops = (
+        config.t_star[panel.noise_level],
+        int(torch.randint(2**62, (), generator=training.generator, device=training.generator.device)),
+    )
+    with training.accelerator.autocast():
+        with torch.no_grad():
+            real_maps = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops)
+        with torch.set_grad_enabled(student_learns):
+            fakes = predict_x0(training.student, training.scheduler, batch.x_T, batch.fake_told)
+            fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
+        real, fake = panel.score(real_maps), panel.score(fake_maps)
+        # the sum over heads, as the paper has it: each head then learns as if it were alone
+        cells = [objective.critic(r, f) * len(r) for r, f in zip(real, fake, strict=True)]
+        critic_loss = torch.stack(cells).sum()
+        gradients = list(torch.autograd.grad(critic_loss, panel.leaves(), retain_graph=student_learns))
+        student_loss = torch.stack([objective.student(f) for f in fake]).mean() if student_learns else torch.zeros(())
+    if student_learns:
+        training.accelerator.backward(student_loss / config.accumulation, inputs=list(training.student.parameters()))
+    margins = torch.stack([(r.mean(1) - f.mean(1)).detach() for r, f in zip(real, fake, strict=True)])
+    heads = panel.slots.numel()
+    return Judgement(critic_loss.item() / heads, student_loss.item(), margins.view(panel.slots.shape).cpu(), gradients)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Reals and the start of fakes, with what the UNet is told of each, and the noise that hides both at t*."""
+
+    reals: torch.Tensor
+    real_told: Conditioning
+    x_T: torch.Tensor  # noqa: N815 (the paper's symbol)
+    fake_told: Conditioning
+    noise: torch.Tensor
+
+
+def draw_batch(training: Training) -> Batch:
+    """This process' share of one part of a batch: reals out of the cache; fresh noise, with captions of its own."""
+    config, samples, generator = training.config, training.samples, training.generator
+    accelerator = training.accelerator
+    size = config.batch_size // config.accumulation
+    rows = torch.randint(len(samples.x0), (2, size), generator=generator, device=generator.device)
+    x_T, noise = torch.randn((2, size, *samples.x0.shape[1:]), generator=generator, device=generator.device)
+    share = size // accelerator.num_processes
+    mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    real, fake = rows[:, mine]
+    told = samples.conditioning
+    return Batch(samples.x0[real], told[real], x_T[mine], told[fake], noise[mine])
+
+
+def predict_x0(
+    student: UNet2DConditionModel,
+    scheduler: TimestepShiftLCMScheduler,
+    x_T: torch.Tensor,
+    told: Conditioning,
+) -> torch.Tensor:
+    """The student's image of pure noise x_T (B, C, H, W) in one step, under the timestep that inference tells it."""
+    t = int(scheduler.timesteps[0])
+    return x0_from_noise(scheduler.alphas_cumprod, x_T, predict_noise(student, x_T, t, told), t)
+
+
+def look(
+    training: Training, x0: torch.Tensor, told: Conditioning, noise: torch.Tensor, t_star: int, crops: int
+) -> list[list[torch.Tensor]]:
+    """Noise x0 to t* and let the backbone see it in every view. Returns feature maps, view by view, level by level."""
+    alpha = training.scheduler.alphas_cumprod[t_star].to(x0)
+    noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+    generator = torch.Generator(x0.device).manual_seed(crops)
+    empty = training.samples.empty[torch.zeros(len(x0), dtype=torch.long, device=x0.device)]
+    seen = [view(noisy, told, empty, generator) for view in VIEWS.values()]
+    return [training.backbone(latents, t_star, conditioning) for latents, conditioning in seen]
+
+
+def add_up(parts: list[Judgement], accelerator: Accelerator) -> Judgement:
+    """Means over the parts of a batch and over processes."""
+    gradients = [torch.stack(leaf).mean(0) for leaf in zip(*(part.gradients for part in parts), strict=True)]
+    numbers = torch.stack(
+        [torch.cat([torch.tensor([p.critic_loss, p.student_loss]), p.margins.flatten()]) for p in parts]
+    ).mean(0)
+    numbers = accelerator.reduce(numbers.to(accelerator.device), "mean").cpu()
+    return Judgement(
+        float(numbers[0]),
+        float(numbers[1]),
+        numbers[2:].view(parts[0].margins.shape),
+        [accelerator.reduce(gradient, "mean") for gradient in gradients],
+    )

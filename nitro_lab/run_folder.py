@@ -1,0 +1,196 @@
+"""A run of adversarial distillation as a folder: settings, checkpoint, reports, pictures, and the student it made.
+
+config.json             the settings
+checkpoint.safetensors  everything that the run needs to go on
+reports.csv             one row a step
+samples-STEP.png        fixed captions and noise: the soft student as it was, the averaged student as it is
+curves.png              losses, margins and gradient norm
+student.safetensors     the averaged student's UNet in half precision, for `load_unet` and `load_pipeline(unet=)`
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Generator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nitro_lab.canvas import picture_grid
+from nitro_lab.distill import Report, train
+from nitro_lab.distill_config import DistillConfig
+from nitro_lab.judging import predict_x0
+from nitro_lab.mini.world import caption, split_scenes
+from nitro_lab.plots_training import training_curves
+from nitro_lab.sampling import decode, encode_prompts
+from nitro_lab.snapshots import Snapshot
+from nitro_lab.studio import Training, prepare, read_prompts
+from nitro_lab.views import VIEWS
+from nitro_lab.weight_files import CheckpointError
+
+COLUMNS = (
+    "step",
+    "t_star",
+    "critic_loss",
+    "student_loss",
+    "margin",
+    *(f"margin_{view.replace(' ', '_')}" for view in VIEWS),
+    "gradient_norm",
+    "refreshed",
+    "seconds",
+)
+PICTURES = 8  # of a sample grid's row
+
+
+def run(config: DistillConfig, folder: Path) -> Generator[Report, None, None]:
+    """Train in a folder, or go on with the training that is in it; a report after each step.
+
+    Closing the generator saves first, as that of `nitro_lab.distill.train` does.
+
+    Raises:
+        ValueError: if the folder holds a run under other settings; the message names them.
+        FloatingPointError: if a loss or gradient is no number.
+        OSError, SafetensorError: if the folder cannot be written; what was saved before is whole.
+    """
+    check_settings(config, folder)
+    training = prepare(config, folder)
+    if not training.accelerator.is_main_process:
+        yield from train(training)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "config.json", lambda file: file.write_text(json.dumps(asdict(config), indent=2) + "\n"))
+    drop_rows(folder / "reports.csv", steps_done(folder))
+    before = draw_samples(training, training.student)  # not yet overwritten from the checkpoint
+    reports = train(training)
+    for report in reports:
+        try:
+            append_row(folder / "reports.csv", row_of(report, config))
+            if report.step % config.save_every == 0 or report.step == config.steps:
+                show(training, folder, before, report.step)
+        except BaseException as error:  # an interrupt too: no checkpoint may be ahead of the other files
+            reports.throw(error)
+        try:
+            yield report
+        except GeneratorExit:
+            reports.close()
+            show(training, folder, before, report.step)
+            raise
+
+
+def check_settings(config: DistillConfig, folder: Path) -> None:
+    """Refuse a folder whose run was trained under settings that would have given other numbers."""
+    path = folder / "config.json"
+    if path.exists():
+        unimportant = asdict(config).keys() - config.outcome().keys()
+        saved = {name: value for name, value in read_config(folder).items() if name not in unimportant}
+        Snapshot(path, config.outcome()).check_settings(saved)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    path = folder / "config.json"
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no run's config.json ({error}). Restore it, or choose another folder.") from error
+
+
+def steps_done(folder: Path) -> int:
+    """Steps in a run's checkpoint; 0 where there is none.
+
+    Raises:
+        CheckpointError: if it is damaged.
+    """
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            return int(file.metadata()["step"])
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Restore it, or start afresh in another folder.") from error
+
+
+def row_of(report: Report, config: DistillConfig) -> list[float]:
+    """A report in numbers, in the order of `COLUMNS`."""
+    return [
+        report.step,
+        config.t_star[report.noise_level],
+        report.critic_loss,
+        report.student_loss,
+        report.margins.mean().item(),
+        *report.margins.flatten(1).mean(1).tolist(),
+        report.gradient_norm,
+        len(report.refreshed),
+        round(report.seconds, 4),
+    ]
+
+
+def append_row(path: Path, row: list[float]) -> None:
+    """Write a row to the end of a file that `drop_rows` has made."""
+    with path.open("a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(row)
+
+
+def drop_rows(path: Path, last: int) -> None:
+    """Keep the header and the rows up to a step, so that the steps after a checkpoint are not told twice."""
+    rows = list(csv.reader(path.open(newline=""))) if path.exists() else []
+    kept = [row for row in rows[1:] if len(row) == len(COLUMNS) and int(row[0]) <= last]
+
+    def write(file: Path) -> None:
+        with file.open("w", newline="") as opened:
+            csv.writer(opened, lineterminator="\n").writerows([COLUMNS, *kept])
+
+    replace_file(path, write)
+
+
+def read_reports(folder: Path) -> dict[str, list[float]]:
+    """Columns of a run's reports."""
+    with (folder / "reports.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in COLUMNS}
+
+
+def show(training: Training, folder: Path, before: torch.Tensor, step: int) -> None:
+    """Write what a save shows: the student, its pictures, and the curves so far."""
+    student = training.average.module
+    weights = {name: value.to(torch.float16).contiguous() for name, value in student.state_dict().items()}
+    replace_file(folder / "student.safetensors", lambda file: save_file(weights, file, metadata={"format": "pt"}))
+    rows = {"soft student, before": before, f"averaged student, step {step}": draw_samples(training, student)}
+    replace_file(folder / f"samples-{step}.png", picture_grid(rows, sample_prompts(training.config)).savefig)
+    curves = training_curves(read_reports(folder), training.config.objective)
+    replace_file(folder / "curves.png", curves.savefig)
+
+
+@torch.no_grad()
+def draw_samples(training: Training, student: UNet2DConditionModel) -> torch.Tensor:
+    """Pictures (N, 3, H, W) in [-1, 1] of the same captions and noise for every student, from every seed's run."""
+    prompts = sample_prompts(training.config)
+    told = encode_prompts(training.pipe, prompts)
+    shape = (len(prompts), *training.samples.x0.shape[1:])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(training.samples.x0)
+    return decode(training.pipe, predict_x0(student, training.scheduler, noise, told)).cpu()
+
+
+def sample_prompts(config: DistillConfig) -> list[str]:
+    """The first prompts of the prompt file; held-out captions of the miniature's world if there is none."""
+    if config.prompts:
+        return read_prompts(config)[:PICTURES]
+    scenes = split_scenes()[1]
+    return [caption(scene) for scene in scenes[:: len(scenes) // PICTURES][:PICTURES]]
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside the old one and put it in its place, so that there is a whole one at all times."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    write(unfinished)
+    os.replace(unfinished, path)

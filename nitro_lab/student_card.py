@@ -1,0 +1,87 @@
+"""Put a trained student into the package, beside the miniature's teacher, with a card that tells how it was made."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from nitro_lab.build_card import git, table
+from nitro_lab.canvas import picture_grid
+from nitro_lab.checkpoints import load_pipeline
+from nitro_lab.exam import fresh_renders, mark, set_exam, sit
+from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS, Columns, write_table
+from nitro_lab.mini import MODEL_FOLDER
+from nitro_lab.mini.judge import load_judge
+from nitro_lab.run_folder import read_config, read_reports, steps_done
+
+NAME = "critics"  # of all files
+SHOWN = 8
+HEADER = """# The student that the critics sharpened
+
+`critics_unet.safetensors`: a one-step UNet for the miniature beside it, trained by a pool of critics
+(arXiv 2412.02030, section 3) from `regressed_unet.safetensors`, in float16. `load_pipeline("mini")` loads it.
+
+![The same held-out captions and noise: teacher, soft student, trained student](critics_samples.png)
+"""
+
+
+def install_student(run: Path, images: int = 1000, seed: int = 0) -> Columns:
+    """Measure a run's student beside teacher and soft student, and write weights, card, curves, pictures and figures.
+
+    Args:
+        run: a folder of `nitro-lab train`.
+        images: held-out captions of the exam.
+
+    Raises:
+        ValueError: if the folder holds no student.
+    """
+    weights = run / "student.safetensors"
+    if not weights.exists():
+        raise ValueError(f"{run} has no student.safetensors; give the folder of a finished `nitro-lab train`.")
+    config = read_config(run)
+    teacher = load_pipeline(TEACHER)
+    exam = set_exam(teacher, load_judge(teacher.device), images=images, seed=seed)
+    pictures = {
+        f"teacher, {TEACHER_STEPS} steps": sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher"),
+        "soft student, 1 step": sit(exam, load_pipeline(config["student"]), 1),
+        "trained student, 1 step": sit(exam, load_pipeline(config["student"], unet=weights), 1),
+    }
+    columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
+    columns |= {name: mark(exam, made) for name, made in pictures.items()}
+    grid = picture_grid({name: made[:SHOWN] for name, made in pictures.items()}, exam.prompts[:SHOWN], size=1.5)
+    grid.savefig(MODEL_FOLDER / f"{NAME}_samples.png", dpi=90)
+    shutil.copyfile(run / "curves.png", MODEL_FOLDER / f"{NAME}_curves.png")
+    write_table(columns, MODEL_FOLDER / f"{NAME}_figures.json")
+    (MODEL_FOLDER / f"{NAME}.md").write_text(card(run, config, columns, images, seed))
+    shutil.copyfile(weights, MODEL_FOLDER / f"{NAME}_unet.safetensors")
+    return columns
+
+
+def card(run: Path, config: dict, columns: Columns, images: int, seed: int) -> str:
+    """The text: how it was made, the settings, the curves and the table."""
+    seconds = sum(read_reports(run)["seconds"])
+    made = {
+        "command": "`nitro-lab train` with the settings below, then `nitro-lab install`",
+        "commit": git("rev-parse", "HEAD"),
+        "steps": steps_done(run),
+        "hours": round(seconds / 3600, 2),
+        "hardware": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{torch.get_num_threads()} CPU cores",
+        "torch": torch.__version__,
+    }
+    names = list(columns)
+    lines = ["| | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines += [f"| {m} | " + " | ".join(f"{columns[n][m]:.4g}" for n in names) + " |" for m in columns[names[0]]]
+    return "\n".join(
+        [
+            HEADER,
+            "## How it was made\n" + table(("", ""), made),
+            "### Settings\n" + table(("setting", "value"), {name: json.dumps(value) for name, value in config.items()}),
+            "![Losses, margins and gradient norm](critics_curves.png)\n",
+            f"## Figures\nExam: {images} held-out captions, seed {seed}; the words are those of `README.md`.\n",
+            *lines,
+            "",
+        ]
+    )

@@ -1,0 +1,99 @@
+"""Everything that a run of adversarial distillation holds, and how it is set up."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from nitro_lab.backbone import FrozenBackbone
+from nitro_lab.checkpoints import load_pipeline
+from nitro_lab.distill_config import DistillConfig
+from nitro_lab.heads import ConvHead
+from nitro_lab.mini.world import caption, split_scenes
+from nitro_lab.pool import DiscriminatorPool
+from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.snapshots import Snapshot
+from nitro_lab.teacher_samples import TeacherSamples, describe, fingerprint, load_teacher_samples
+from nitro_lab.views import VIEWS
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that a run holds; the parts are changed in place."""
+
+    config: DistillConfig
+    accelerator: Accelerator
+    pipe: StableDiffusionXLPipeline
+    scheduler: TimestepShiftLCMScheduler
+    samples: TeacherSamples
+    backbone: FrozenBackbone
+    student: UNet2DConditionModel
+    average: AveragedModel
+    optimizer: torch.optim.Optimizer
+    pool: DiscriminatorPool
+    generator: torch.Generator
+    snapshot: Snapshot
+
+
+def prepare(config: DistillConfig, folder: Path | None = None) -> Training:
+    """Load the models, make or load the teacher's samples, and build the pool.
+
+    Args:
+        folder: where checkpoints go, by default `build/distill`.
+    """
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    device = accelerator.device
+    if config.batch_size % (config.accumulation * accelerator.num_processes):
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be split over {accelerator.num_processes} processes "
+            f"with {config.accumulation} parts each."
+        )
+    teacher = load_pipeline(config.teacher, device=device, dtype=torch.float32)
+    start = load_pipeline(config.student, device=device, dtype=torch.float32)
+    if not isinstance(start.scheduler, TimestepShiftLCMScheduler):
+        raise ValueError(
+            f"student {config.student!r} has no shifted timestep; give a one-step student, such as mini-regressed."
+        )
+    with accelerator.main_process_first():
+        samples = load_teacher_samples(
+            teacher, read_prompts(config), config.reals, config.teacher_steps, config.teacher_guidance, config.seed
+        )
+    made_of = {"teacher's weights": describe(teacher), "student's weights": fingerprint(start.unet)}
+    student = start.unet.train().requires_grad_()
+    backbone = FrozenBackbone(teacher.unet)
+    if config.compile:
+        student.compile()
+        backbone.compile()
+    generator = torch.Generator(device).manual_seed(config.seed)
+    parts = {
+        "student": student,
+        "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
+        "optimizer": torch.optim.AdamW(student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0),
+        "pool": DiscriminatorPool(
+            lambda channels: ConvHead(channels, config.width),
+            backbone.channels,
+            generator,
+            noise_levels=len(config.t_star),
+            views=len(VIEWS),
+            slots=config.slots,
+        ),
+        "generator": generator,
+    }
+    snapshot = Snapshot(
+        (folder or Path("build/distill")) / "checkpoint.safetensors", config.outcome() | made_of, **parts
+    )
+    start.scheduler.set_timesteps(1)
+    return Training(config, accelerator, teacher, start.scheduler, samples, backbone, snapshot=snapshot, **parts)
+
+
+def read_prompts(config: DistillConfig) -> list[str]:
+    """The lines of the prompt file, or the world's training captions."""
+    if not config.prompts:
+        return [caption(scene) for scene in split_scenes()[0]]
+    prompts = [line.strip() for line in Path(config.prompts).read_text().splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"{config.prompts} holds no prompt; write one a line.")
+    return prompts

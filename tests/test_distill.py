@@ -1,0 +1,231 @@
+"""The loop: who gets gradients, what a report holds, and runs that are cut, poisoned, or resumed otherwise."""
+
+import math
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import TINY, differing, saved_state, saved_step
+
+import nitro_lab.teacher_samples as teacher_samples
+from nitro_lab.distill import Report, distill, train
+from nitro_lab.distill_config import DistillConfig
+from nitro_lab.judging import judge
+from nitro_lab.objectives import OBJECTIVES, Objective, hinge_critic, raise_logits
+from nitro_lab.studio import Training, prepare
+
+PANEL = (3, 10, TINY.per_cell)  # views, feature levels, heads a cell
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def private_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher's samples are made once for all tests, and never in the user's folder."""
+    monkeypatch.setattr(teacher_samples, "user_cache_path", lambda name: cache)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    return prepare(TINY, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[list[Report], Path]:
+    """A whole run, and its folder. Not to be changed."""
+    folder = tmp_path_factory.mktemp("uncut")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher_samples, "user_cache_path", lambda name: cache)
+        return list(distill(TINY, folder)), folder
+
+
+def student_gradients(training: Training) -> list[torch.Tensor]:
+    return [weight.grad for weight in training.student.parameters() if weight.grad is not None]
+
+
+def any_number(tensors: list[torch.Tensor]) -> bool:
+    return any(tensor.count_nonzero() > 0 for tensor in tensors)
+
+
+def test_critics_loss_leaves_the_student_at_exactly_zero(training, monkeypatch):
+    silent = Objective(hinge_critic, lambda fake: 0 * fake.mean())
+    monkeypatch.setitem(OBJECTIVES, TINY.objective, silent)
+    judgement = judge(training, training.pool.draw(1), student_learns=True)
+    assert all(gradient.count_nonzero() > 0 for gradient in judgement.gradients)
+    assert len(student_gradients(training)) > 100
+    assert not any_number(student_gradients(training))
+
+
+def test_students_loss_leaves_critics_and_backbone_at_exactly_zero(training, monkeypatch):
+    silent = Objective(lambda real, fake: 0 * (real.mean() + fake.mean()), raise_logits)
+    monkeypatch.setitem(OBJECTIVES, TINY.objective, silent)
+    panel = training.pool.draw(1)
+    judgement = judge(training, panel, student_learns=True)
+    assert all(gradient.count_nonzero() > 0 for gradient in student_gradients(training))
+    assert not any_number(judgement.gradients)
+    assert all(leaf.grad is None for leaf in panel.leaves())
+    assert list(training.backbone.parameters()) == []
+    assert all(buffer.grad is None and not buffer.requires_grad for buffer in training.backbone.buffers())
+
+
+def test_a_step_in_which_only_critics_learn_makes_no_gradient_for_the_student(training):
+    judgement = judge(training, training.pool.draw(1), student_learns=False)
+    assert any_number(judgement.gradients)
+    assert student_gradients(training) == []
+
+
+def test_reports_are_as_documented(uncut):
+    reports, _ = uncut
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    for report in reports:
+        assert 0 <= report.noise_level < len(TINY.t_star)
+        assert report.margins.shape == report.slots.shape == PANEL
+        assert report.margins.isfinite().all()
+        assert set(report.slots.flatten().tolist()) <= set(range(TINY.slots))
+        assert report.refreshed.shape[1:] == (4,)
+        assert len(report.refreshed) in (2, 3)  # a hundredth of 240
+        assert 0 < report.gradient_norm < math.inf
+        assert report.seconds > 0
+        assert math.isfinite(report.student_loss)
+    assert reports[0].critic_loss == pytest.approx(2, abs=0.5)  # fresh heads under the hinge
+
+
+def test_checkpoint_holds_what_was_trained(uncut):
+    _, folder = uncut
+    state = saved_state(folder)
+    assert saved_step(folder) == 4
+    assert {name.split("/")[0] for name in state} == {"student", "average", "optimizer", "pool", "generator"}
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+    assert state["pool/updates"].sum() <= 4 * 30
+    assert state["pool/iteration"] == 4
+    moved = [name for name in state if name.startswith("student/")]
+    averaged = ["average/module." + name.removeprefix("student/") for name in moved]
+    assert any(not torch.equal(state[a], state[b]) for a, b in zip(moved, averaged, strict=True))
+
+
+@pytest.mark.parametrize("cut_after", [1, 2, 3])
+def test_closed_and_resumed_is_uncut_bit_for_bit(uncut, tmp_path, cut_after):
+    reports, folder = uncut
+    with closing(distill(TINY, tmp_path)) as run:
+        first = [next(run) for _ in range(cut_after)]
+    assert saved_step(tmp_path) == cut_after
+    rest = list(distill(TINY, tmp_path))
+    assert [r.critic_loss for r in first + rest] == [r.critic_loss for r in reports]
+    assert [r.gradient_norm for r in first + rest] == [r.gradient_norm for r in reports]
+    assert differing(saved_state(folder), saved_state(tmp_path)) == set()
+
+
+def test_finished_run_goes_on_when_it_is_given_more(uncut, tmp_path):
+    _, folder = uncut
+    (tmp_path / "checkpoint.safetensors").write_bytes((folder / "checkpoint.safetensors").read_bytes())
+    assert list(distill(TINY, tmp_path)) == []
+    assert [report.step for report in distill(replace(TINY, steps=5, save_every=7), tmp_path)] == [5]
+    assert saved_step(tmp_path) == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"critic_rate": 0.5}, "critic_rate: saved 0.005, now 0.5"),
+        ({"slots": 3, "objective": "linear"}, "objective: saved 'hinge', now 'linear'; slots: saved 2, now 3"),
+    ],
+)
+def test_other_settings_are_refused_by_name(uncut, changed, named):
+    _, folder = uncut
+    with pytest.raises(ValueError, match=named):
+        next(distill(replace(TINY, **changed), folder))
+    assert saved_step(folder) == 4
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_runs(tmp_path, objective):
+    reports = list(distill(replace(TINY, objective=objective, steps=2), tmp_path))
+    assert all(math.isfinite(r.critic_loss + r.student_loss + r.gradient_norm) for r in reports)
+    if objective == "linear":
+        for report in reports:
+            assert report.critic_loss == pytest.approx(-report.margins.mean().item(), abs=1e-5)
+
+
+def test_a_batch_in_two_parts(tmp_path):
+    reports = list(distill(replace(TINY, accumulation=2, per_cell=2, steps=2), tmp_path))
+    assert all(math.isfinite(r.critic_loss + r.student_loss + r.gradient_norm) for r in reports)
+    assert reports[0].margins.shape == (3, 10, 2)
+
+
+def test_student_learns_in_every_second_step(tmp_path):
+    training = prepare(replace(TINY, student_every=2), tmp_path)
+    weight = next(training.student.parameters())
+    before = weight.detach().clone()
+    moved = []
+    for report in train(training):
+        moved.append(not torch.equal(weight, before))
+        before = weight.detach().clone()
+        learned = report.step in (1, 3)
+        assert (report.gradient_norm > 0) == learned
+        assert math.isnan(report.student_loss) != learned
+    assert moved == [True, False, True, False]
+
+
+def poison(samples: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The teacher's samples become not-a-number."""
+    samples.fill_(float("nan"))
+
+
+def poison_gradient(samples: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The critics' loss stays as it is, but its gradient is 0 · ∞."""
+    broken = Objective(lambda real, fake: hinge_critic(real, fake) + (0 * real.mean()).sqrt(), raise_logits)
+    monkeypatch.setitem(OBJECTIVES, TINY.objective, broken)
+
+
+@pytest.mark.parametrize("harm", [poison, poison_gradient])
+def test_not_a_number_stops_the_run_and_the_checkpoint_is_from_before(tmp_path, monkeypatch, harm):
+    training = prepare(replace(TINY, save_every=1), tmp_path)
+    run = train(training)
+    next(run)
+    next(run)
+    harm(training.samples.x0, monkeypatch)
+    pool = {name: value.clone() for name, value in training.pool.state_dict().items()}
+    with pytest.raises(FloatingPointError, match=r"(?s)Step 3: .*nan.* last checkpoint is .*new folder"):
+        next(run)
+    assert saved_step(tmp_path) == 2
+    state = saved_state(tmp_path)
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+    assert differing(pool, training.pool.state_dict()) == set()
+    assert all(torch.equal(value, state[f"student/{name}"]) for name, value in training.student.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"objective": "wasserstein"}, "objective is 'wasserstein'; it must be one of linear, hinge, non-saturating"),
+        ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'"),
+        ({"per_cell": 3, "slots": 2}, "per_cell is 3; it must be at least 1 and at most 2"),
+        ({"refresh": 1.5}, "refresh is 1.5; it must be at least 0 and at most 1"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"student_rate": -1.0}, "student_rate is -1.0"),
+        ({"t_star": ()}, "t_star is .*; give one or more timesteps from 0 to 999"),
+        ({"t_star": (10, 1000)}, "t_star is .*; give one or more timesteps from 0 to 999"),
+        ({"batch_size": 4, "accumulation": 3}, "batch_size 4 cannot be split into 3 equal parts"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(changed, named):
+    with pytest.raises(ValueError, match=named):
+        DistillConfig(**changed)
+
+
+def test_prompts_come_from_a_file(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a small blue ring\n\n  a green square \n")
+    training = prepare(replace(TINY, prompts=str(tmp_path / "prompts.txt")), tmp_path)
+    assert set(training.samples.prompts) == {"a small blue ring", "a green square"}
+    (tmp_path / "prompts.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"prompts\.txt holds no prompt; write one a line"):
+        prepare(replace(TINY, prompts=str(tmp_path / "prompts.txt")), tmp_path)
+
+
+def test_every_setting_has_a_meaning():
+    assert all(f.metadata["meaning"] for f in DistillConfig.__dataclass_fields__.values())
