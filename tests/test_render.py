@@ -20,11 +20,11 @@ from nitro_lab.mini.render import (
 )
 from nitro_lab.mini.world import FACTORS, all_scenes
 
-STAR_TIP, STAR_NOTCH, RING = 1.12, 1.12 * 0.47, (0.68 + 0.31, 0.68 - 0.31)
+STAR_TIP, STAR_NOTCH, RING = 1.12, 1.12 * 0.52, (0.66 + 0.36, 0.66 - 0.36)
 AREAS = {  # of the figure whose radius is 1
     "circle": math.pi * 0.92**2,
     "square": 1.6**2,
-    "triangle": 3 * math.sqrt(3) * 0.58**2,
+    "triangle": 3 * math.sqrt(3) * 0.66**2,
     "star": 5 * STAR_TIP * STAR_NOTCH * math.sin(math.pi / 5),
     "ring": math.pi * (RING[0] ** 2 - RING[1] ** 2),
     "heart": 1.12**2 + math.pi * 0.56**2,
@@ -85,7 +85,7 @@ def test_textures_use_both_tones_and_differ_from_draw_to_draw(texture):
 def test_area_of_a_shape(shape):
     """Anti-aliased coverage sums to the figure's area, turned or not."""
     index = torch.full((5,), FACTORS["shape"].index(shape))
-    radius = torch.tensor([8.5, 10.5, 14.0, 16.5, 15.0])
+    radius = torch.tensor([10.5, 12.0, 15.5, 17.5, 16.0])
     center = torch.tensor([[0.0, 0.0], [0.3, -0.7], [2.5, 1.0], [0.0, 0.5], [-1.0, 0.2]])
     tilt = torch.tensor([0.0, 0.3, -0.2, 0.1, 0.35])[:, None, None]
     area = (0.5 - distance_to_shape(index, center, radius, tilt)).clamp(0, 1).sum((1, 2))

@@ -51,10 +51,11 @@ RECIPES = {
     "cpu-more": Recipe(
         "cpu-more",
         goes_on=True,
-        seed=2413,
-        vae_steps=0,
-        judge_steps=0,
-        teacher_steps=3_000,
+        seed=2414,
+        vae_steps=3_600,
+        vae_batch=16,
+        judge_steps=1_500,
+        teacher_steps=3_600,
         cache_pairs=3_072,
         regressed_steps=100,  # more of them, and nothing is left that a critic could see: see docs/tries.md
     ),

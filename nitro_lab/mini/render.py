@@ -27,9 +27,9 @@ COLORS = {  # sRGB; each is at least 35 (CIE76 colour difference) away from ever
 }
 SHADE = 0.5  # the second tone of a texture is the colour times this
 RIM = 1.0  # pixels along the edge of an object that keep the pure colour, whatever the texture
-RADII = {"small": (8.5, 10.5), "large": (14.0, 16.5)}
-CENTERS = {"left": (-13.0, 0.0), "right": (13.0, 0.0), "top": (0.0, -13.0), "bottom": (0.0, 13.0), "center": (0.0, 0.0)}
-JITTER = 2.5
+RADII = {"small": (10.5, 12.0), "large": (15.5, 17.5)}
+CENTERS = {"left": (-12.0, 0.0), "right": (12.0, 0.0), "top": (0.0, -12.0), "bottom": (0.0, 12.0), "center": (0.0, 0.0)}
+JITTER = 2.0
 MAX_TILT = math.radians(20)
 COPY_RADII = (7.0, 9.0)
 COPY_SPOTS = torch.cartesian_prod(torch.tensor([-21.0, 0.0, 21.0]), torch.tensor([-21.0, 0.0, 21.0]))  # (9, 2)

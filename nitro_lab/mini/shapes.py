@@ -20,7 +20,7 @@ def square(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tens
 def triangle(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
     """The largest of the distances to three sides; corners are sharp."""
     sides = [math.cos(a) * x + math.sin(a) * (y - 0.2 * radius) for a in (math.pi / 2, -math.pi / 6, -5 * math.pi / 6)]
-    return torch.maximum(torch.maximum(sides[0], sides[1]), sides[2]) - 0.58 * radius
+    return torch.maximum(torch.maximum(sides[0], sides[1]), sides[2]) - 0.66 * radius
 
 
 def star(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
@@ -30,14 +30,14 @@ def star(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor
     length = torch.hypot(x, y)
     px, py = length * angle.sin().abs(), length * angle.cos()
     tip = 1.12 * radius
-    notch = 0.47 * tip  # inner radius
+    notch = 0.52 * tip  # inner radius
     nx, ny = notch * math.sin(sector), notch * math.cos(sector)
     ex, ey = nx, ny - tip  # the edge, from the tip at (0, tip) to the notch
     return (px * ey - (py - tip) * ex) / -torch.hypot(ex, ey)
 
 
 def ring(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    return (torch.hypot(x, y) - 0.68 * radius).abs() - 0.31 * radius
+    return (torch.hypot(x, y) - 0.66 * radius).abs() - 0.36 * radius
 
 
 def heart(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:

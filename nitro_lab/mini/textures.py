@@ -15,21 +15,21 @@ def solid(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch
 
 
 def striped(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    pitch = one_each(generator, x, 4.8, 6.2)
+    pitch = one_each(generator, x, 5.6, 7.0)
     u, _ = turned(generator, x, y, math.pi)
     return soft(wave(u / pitch + one_each(generator, x)) * pitch)
 
 
 def dotted(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Shaded round dots on a square lattice."""
-    pitch = one_each(generator, x, 5.0, 6.2)
+    pitch = one_each(generator, x, 6.0, 7.2)
     u, v = turned(generator, x, y, math.pi / 2)
     u, v = (torch.remainder(w / pitch + one_each(generator, x), 1) - 0.5 for w in (u, v))
     return soft((torch.hypot(u, v) - 0.33) * pitch)
 
 
 def checkered(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    pitch = one_each(generator, x, 7.6, 9.2)
+    pitch = one_each(generator, x, 8.6, 10.2)
     u, v = turned(generator, x, y, math.pi / 2)
     u, v = (wave(w / pitch + one_each(generator, x)) * pitch for w in (u, v))
     return soft(torch.minimum(u.abs(), v.abs()) * torch.sign(u * v))
@@ -37,7 +37,7 @@ def checkered(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> t
 
 def speckled(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Irregular grains: fine smooth noise against a threshold."""
-    return soft((value_noise(generator, len(x), 27, 27) - 0.42) * 5)
+    return soft((value_noise(generator, len(x), 24, 24) - 0.42) * 5)
 
 
 TEXTURES = {
