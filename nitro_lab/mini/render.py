@@ -31,7 +31,7 @@ RADII = {"small": (10.5, 12.0), "large": (15.5, 17.5)}
 CENTERS = {"left": (-12.0, 0.0), "right": (12.0, 0.0), "top": (0.0, -12.0), "bottom": (0.0, 12.0), "center": (0.0, 0.0)}
 JITTER = 2.0
 MAX_TILT = math.radians(20)
-COPY_RADII = (7.0, 9.0)
+COPY_RADII = (8.0, 10.5)
 COPY_SPOTS = torch.cartesian_prod(torch.tensor([-21.0, 0.0, 21.0]), torch.tensor([-21.0, 0.0, 21.0]))  # (9, 2)
 
 
