@@ -20,7 +20,6 @@ from nitro_lab.judging import draw_batch, judge, look, predict_x0
 from nitro_lab.panel import Panel
 from nitro_lab.studio import Training, prepare
 from nitro_lab.teacher_samples import TeacherSamples
-from nitro_lab.views import VIEWS
 
 KEPT_BACK = 256  # samples of the teacher that only examine
 
@@ -55,9 +54,9 @@ def study(training: Training, updates: list[int]) -> Iterator[dict[str, float]]:
             training.pool.note(panel, judgement.margins)
             if update in updates:
                 shares = examine(examining, training.pool.draw(noise_level), t_star)
-                means = "  ".join(f"{view} {s.mean():.3f}" for view, s in zip(VIEWS, shares, strict=True))
+                means = "  ".join(f"{view} {s.mean():.3f}" for view, s in zip(config.views, shares, strict=True))
                 print(f"t* {t_star:3}  {update:4} updates  {means}  best {shares.max():.3f}", flush=True)
-                for view, levels in zip(VIEWS, shares.tolist(), strict=True):
+                for view, levels in zip(config.views, shares.tolist(), strict=True):
                     for level, share in enumerate(levels):
                         yield {"t_star": t_star, "updates": update, "view": view, "level": level, "share": share}
 
@@ -77,7 +76,7 @@ def examine(training: Training, panel: Panel, t_star: int, rounds: int = 8) -> t
         real = sides(panel, look(training, batch.reals, batch.real_told, batch.noise, t_star, crops))
         fake = sides(panel, look(training, fakes, batch.fake_told, batch.noise, t_star, crops))
         shares.append((real + 1 - fake) / 2)
-    return torch.stack(shares).mean(0).view(len(VIEWS), -1)
+    return torch.stack(shares).mean(0).view(len(training.config.views), -1)
 
 
 def sides(panel: Panel, maps: list[list[torch.Tensor]]) -> torch.Tensor:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
+from accelerate.state import AcceleratorState
 from tqdm.auto import tqdm
 
 from nitro_lab.bench_baselines import ListedCritics, MeanCritics, listed_update, textbook_step
@@ -22,11 +23,14 @@ from nitro_lab.heads import ConvHead
 from nitro_lab.judging import draw_batch, look
 from nitro_lab.objectives import OBJECTIVES
 from nitro_lab.pool import DiscriminatorPool
+from nitro_lab.provenance import commit, hardware
 from nitro_lab.studio import Training, prepare
 from nitro_lab.timing import now
-from nitro_lab.views import VIEWS, random_below
+from nitro_lab.views import random_below
 
-CONFIG = DistillConfig(reals=64, teacher_steps=1, warm_up=0)  # what the reals look like does not change the time
+CONFIG = DistillConfig(
+    reals=64, captions=64, teacher_steps=1, warm_up=0
+)  # what the reals look like does not change the time
 MANY = 100  # times as many heads; 48,000 of the paper's width would take 20 GB with their optimiser states
 NARROW = 8  # so both pools of that comparison have narrow heads
 Work = Callable[[], object]
@@ -42,6 +46,7 @@ class Ratio:
     our_seconds: float
     their_seconds: float
     goal: float
+    device: str = "cpu"
 
     @property
     def ratio(self) -> float:
@@ -97,26 +102,32 @@ def measure(
         training = prepare(config, Path(folder))
         panels = [partial(critics_cost, per_cell=heads) for heads in sorted({1, config.per_cell})]
         makers = [*panels, partial(pool_size, many=many), panel_cost, step_cost]
-        return [make(training).time(rounds) for make in tqdm(makers, desc="bench", leave=False)]
+        ratios = [make(training).time(rounds) for make in tqdm(makers, desc="bench", leave=False)]
+    return [replace(ratio, device=training.accelerator.device.type) for ratio in ratios]
 
 
 @contextmanager
 def on_device(device: str | None) -> Iterator[None]:
-    """Let accelerate use the CPU where it would take a GPU."""
+    """Let accelerate use the CPU where it would take a GPU; it remembers the first device that it was given."""
     before = os.environ.get("ACCELERATE_USE_CPU")
-    os.environ["ACCELERATE_USE_CPU"] = str(device == "cpu")
+    if device is not None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ["ACCELERATE_USE_CPU"] = str(device == "cpu")
     try:
         yield
     finally:
-        os.environ.pop("ACCELERATE_USE_CPU")
+        if device is not None:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            os.environ.pop("ACCELERATE_USE_CPU")
         if before is not None:
             os.environ["ACCELERATE_USE_CPU"] = before
 
 
 def critics_cost(training: Training, per_cell: int) -> Comparison:
     """(a) How much of a step goes to the critics at all, with so many heads a cell; the paper's figure draws one."""
-    training = replace(training, config=replace(training.config, per_cell=per_cell))
-    free = MeanCritics(len(VIEWS), len(training.backbone.channels), training.generator.device)
+    config = replace(training.config, per_cell=per_cell)
+    training = replace(training, config=config)
+    free = MeanCritics(len(config.views), len(training.backbone.channels), training.generator.device)
     return Comparison(
         f"critics ×{per_cell}",
         f"full step, {describe(training)}",
@@ -192,7 +203,7 @@ def with_narrow_pool(training: Training, times: int) -> Training:
         training.backbone.channels,
         training.generator,
         noise_levels=len(config.t_star),
-        views=len(VIEWS),
+        views=len(config.views),
         slots=config.slots * times,
     )
     config = replace(config, slots=config.slots * times, refresh=config.refresh / times)
@@ -229,7 +240,7 @@ def print_ratios(ratios: list[Ratio]) -> None:
 
 def write_ratios(ratios: list[Ratio], path: Path) -> None:
     """The same as JSON, with what it was measured on."""
-    where = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+    where = {"torch": torch.__version__, "hardware": hardware(torch.device(ratios[0].device)), "commit": commit()}
     rows = {row.name: asdict(row) | {"ratio": row.ratio} for row in ratios}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(where | {"ratios": rows}, indent=2, ensure_ascii=False) + "\n")

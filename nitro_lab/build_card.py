@@ -1,7 +1,5 @@
 """The model card of a finished miniature: how it was made, its loss curves, its pictures and its figures."""
 
-import platform
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from nitro_lab.canvas import PALETTE, panels, picture_grid
 from nitro_lab.exam import set_exam, sit
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.build import Miniature
+from nitro_lab.provenance import git, hardware, stamp
 
 CURVES = {
     "vae": "autoencoder: squared error of a pixel",
@@ -57,13 +56,11 @@ def write_card(miniature: Miniature, folder: Path, figures: Figures) -> None:
 
 def provenance(miniature: Miniature) -> dict[str, str]:
     """Where and with what the weights were trained."""
-    device = miniature.pipe.device
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU cores"
     return {
         "command": f"`nitro-lab build-mini --recipe {miniature.recipe.name}`",
-        "commit": git("rev-parse", "HEAD"),
+        "commit": stamp(miniature.folder),
         "began with": before(miniature),
-        "hardware": f"{hardware} ({platform.machine()})",
+        "hardware": hardware(miniature.pipe.device),
         "torch": torch.__version__,
         "weights": f"{sum(p.numel() for p in miniature.pipe.unet.parameters()):,} in the UNet",
     }
@@ -73,15 +70,8 @@ def before(miniature: Miniature) -> str:
     """What the weights were before the first step."""
     if not miniature.recipe.goes_on:
         return "nothing"
-    return (
-        f"the miniature of commit {git('log', '-1', '--format=%H', '--', str(MODEL_FOLDER))}, whose card tells its own"
-    )
-
-
-def git(*words: str) -> str:
-    """What git answers about the working tree."""
-    answer = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown (not a git checkout)"
+    last = git("log", "-1", "--format=%H", "--", str(MODEL_FOLDER))
+    return f"the miniature of commit {last}, whose card tells its own"
 
 
 def table(head: tuple[str, str], rows: dict) -> str:

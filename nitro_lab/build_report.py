@@ -12,6 +12,7 @@ from nitro_lab.build_figures import Figures, measure
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.build import STAGES, Miniature
 from nitro_lab.mini.recipes import RECIPES
+from nitro_lab.provenance import stamp
 
 
 def build_and_report(recipe: str | None, out: Path | None, device: str | None, install: bool) -> Path:
@@ -35,6 +36,7 @@ def build_and_report(recipe: str | None, out: Path | None, device: str | None, i
         raise ValueError(f"recipe cuda on {device} would take weeks. Use --recipe cpu, or a machine with a CUDA GPU.")
     out = out or Path("build") / f"mini-{name}"
     miniature = Miniature(RECIPES[name], out, torch.device(device))
+    stamp(out)
     show_progress(miniature)
 
     unfinished, model = out / "model.unfinished", out / "model"
@@ -49,9 +51,11 @@ def build_and_report(recipe: str | None, out: Path | None, device: str | None, i
     print(f"The model is in {model}; its README.md is the model card.")
     if install:
         beside = MODEL_FOLDER.with_name("model.unfinished")
-        shutil.copytree(model, beside, dirs_exist_ok=True)
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(model, beside)
         replace(beside, MODEL_FOLDER)
-        print(f"Installed in {MODEL_FOLDER}.")
+        print(f"Installed in {MODEL_FOLDER}. A student of the teacher before is gone with it, so train a new one:")
+        print("  nitro-lab train --out build/distill && nitro-lab install build/distill")
     return model
 
 
@@ -71,8 +75,8 @@ def show_progress(miniature: Miniature) -> None:
 def replace(new: Path, old: Path) -> None:
     """Put a finished folder in the place of an old one, which is gone only when the new one is there."""
     aside = old.with_name(old.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
     if old.exists():
+        shutil.rmtree(aside, ignore_errors=True)
         old.rename(aside)
     new.rename(old)
     shutil.rmtree(aside, ignore_errors=True)

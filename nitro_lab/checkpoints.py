@@ -80,12 +80,14 @@ def load_pipeline(
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     check_memory(memory, device)
 
+    shift = source.shifted_timestep if shifted_timestep is None else shifted_timestep
+    if shift is not None:
+        TimestepShiftLCMScheduler(shifted_timestep=shift)  # refuses what cannot be, before anything is downloaded
+
     base = Base(source.base, revision, prefer_half=dtype == torch.float16)
     student = source.unet if unet is None else unet
     unet_files = base.weights("unet") if student is None else [fetch_file(student)]
     pipe = base.assemble(load_unet(unet_files, base.read("unet/config.json"), dtype), dtype)
-
-    shift = source.shifted_timestep if shifted_timestep is None else shifted_timestep
     if shift is not None:
         pipe.scheduler = TimestepShiftLCMScheduler.from_config(pipe.scheduler.config, shifted_timestep=shift)
     return place(pipe, device, memory)

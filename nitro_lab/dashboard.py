@@ -10,6 +10,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 import ipywidgets as widgets
+import torch
 
 from nitro_lab.canvas import picture_grid
 from nitro_lab.plots_pool import QUANTITIES, PoolMap, drawn_heads
@@ -61,6 +62,7 @@ class Dashboard(widgets.VBox):
         self.task: asyncio.Task | None = None
         self.paused = False
         self.trained = 0.0  # seconds in training steps
+        self.mapped = 0  # the step of the last map
         self.start_button, self.pause_button, self.stop_button = (
             widgets.Button(description=name) for name in ("Start", "Pause", "Stop")
         )
@@ -91,8 +93,17 @@ class Dashboard(widgets.VBox):
     def start(self) -> None:
         """Train from here on, in the background."""
         self.paused = False
-        self.task = asyncio.get_running_loop().create_task(self.run())
+        if self.task is None:  # a second click may come before the button is grey
+            self.task = asyncio.get_running_loop().create_task(self.run())
         self.say()
+
+    async def finish(self) -> None:
+        """Take all steps that are left; the pictures follow. An error of the training is raised here too."""
+        self.start()
+        if self.task:
+            await asyncio.wait([task := self.task])
+            if not task.cancelled():
+                task.result()
 
     def pause(self) -> None:
         """Hold after the step that is under way, or go on."""
@@ -154,7 +165,7 @@ class Dashboard(widgets.VBox):
         config = training.config
         often = 1.5 * config.steps * config.per_cell / (config.slots * len(config.t_star))
         most = {"age": config.steps, "updates": often, "margin": LARGE_MARGIN}[quantity]
-        self.map = PoolMap(training.pool.shape, config.t_star, quantity, most)
+        self.map = PoolMap(training.pool.shape, config.t_star, quantity, most, config.views)
         self.map.png()  # the fixed parts, outside of the budget
         self.map_budget.now()
 
@@ -164,10 +175,14 @@ class Dashboard(widgets.VBox):
             budget.now()
 
     def draw_map(self) -> None:
-        """The pool, with the last step's draws and refreshes."""
+        """The pool, with the last step's draws, and who was thrown out since the last map."""
         values = self.recording.training.pool.census()[self.colors.value]
-        last = self.recording.reports[-1:]
-        heads = (drawn_heads(last[0].noise_level, last[0].slots), last[0].refreshed) if last else ()
+        reports, heads = self.recording.reports, ()
+        if reports:
+            new = [report.refreshed for report in reports[:-1] if report.step > self.mapped]
+            last = reports[-1]
+            heads = drawn_heads(last.noise_level, last.slots), torch.cat([*new, last.refreshed])
+        self.mapped = self.recording.step
         self.map_image.value = self.map.show(values, *heads).png()
 
     def draw_curves(self) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.judging import Judgement, add_up, judge
+from nitro_lab.randomness import chance_from
 from nitro_lab.studio import Training, prepare
 from nitro_lab.views import random_below
 
@@ -20,7 +21,8 @@ class Report:
 
     critic_loss, student_loss: means over the panel; the student's is nan where only the critics learned.
     margins: (V, L, n), mean logit of reals minus that of fakes, before the step; slots: (V, L, n), who was drawn.
-    refreshed: (k, 4), who was thrown out after it. gradient_norm: of the student, before clipping.
+    refreshed: (k, 4), who was thrown out after it. gradient_norm: of the student, before clipping;
+    critic_gradient_norm: of all the panel's heads together.
     """
 
     step: int
@@ -31,6 +33,7 @@ class Report:
     slots: torch.Tensor
     refreshed: torch.Tensor
     gradient_norm: float
+    critic_gradient_norm: float
     seconds: float
 
 
@@ -65,18 +68,27 @@ def save(training: Training, step: int) -> None:
 
 def one_step(training: Training, step: int) -> Report:
     """Draw a noise level and a panel, judge, let critics and student learn, refresh the pool."""
+    with chance_from(training.generator):
+        return take_turn(training, step)
+
+
+def take_turn(training: Training, step: int) -> Report:
+    """The step itself, in which global chance is already repeatable."""
     start = time.perf_counter()
     config, pool, accelerator = training.config, training.pool, training.accelerator
     noise_level = random_below(len(config.t_star), training.generator)
     panel = pool.draw(noise_level, config.per_cell)
     learned = step - config.warm_up  # steps in which the student could have learned
     student_learns = learned >= 0 and learned % config.student_every == 0
+    critics_learn = learned < 0 or learned % config.critic_every == 0
     training.optimizer.zero_grad()
     judgement = add_up([judge(training, panel, student_learns) for _ in range(config.accumulation)], accelerator)
     norm = gather_gradient(training) if student_learns else 0.0
-    check_numbers(training, step, judgement, norm)
-    panel.learn(judgement.gradients, config.critic_rate)
-    pool.note(panel, judgement.margins)
+    critic_norm = torch.nn.utils.get_total_norm(judgement.gradients).item()
+    check_numbers(training, step, judgement, norm, critic_norm)
+    if critics_learn:
+        panel.learn(judgement.gradients, config.critic_rate)
+        pool.note(panel, judgement.margins)
     if student_learns:
         for group in training.optimizer.param_groups:
             group["lr"] = config.student_rate * min(1.0, (learned + 1) / max(1, config.warm_up))
@@ -91,6 +103,7 @@ def one_step(training: Training, step: int) -> Report:
         slots=panel.slots,
         refreshed=pool.refresh(config.refresh),
         gradient_norm=norm,
+        critic_gradient_norm=critic_norm,
         seconds=time.perf_counter() - start,
     )
 
@@ -104,13 +117,13 @@ def gather_gradient(training: Training) -> float:
     return torch.nn.utils.clip_grad_norm_(weights, training.config.clip).item()
 
 
-def check_numbers(training: Training, step: int, judgement: Judgement, norm: float) -> None:
+def check_numbers(training: Training, step: int, judgement: Judgement, norm: float, critics: float) -> None:
     """Stop before a loss or gradient that is no number reaches any weight."""
-    critics = torch.nn.utils.get_total_norm(judgement.gradients).item()
+    path = training.snapshot.path
     if not math.isfinite(judgement.critic_loss + judgement.student_loss + norm + critics):
         raise FloatingPointError(
             f"Step {step + 1}: critic loss {judgement.critic_loss}, student loss {judgement.student_loss}, gradient "
-            f"norm {norm} (student) and {critics} (critics). Nothing was changed by this step; the last checkpoint is "
-            f"{training.snapshot.path}. "
+            f"norm {norm} (student) and {critics} (critics). Nothing was changed by this step; "
+            f"{'the last checkpoint is ' + str(path) if path.exists() else 'there is no checkpoint yet'}. "
             "Use a new folder with a lower student_rate or critic_rate, or another objective: linear has no bound."
         )

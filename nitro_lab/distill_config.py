@@ -4,8 +4,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nitro_lab.objectives import OBJECTIVES
+from nitro_lab.views import CHOICES, PAPER_VIEWS
 
 MIXED_PRECISIONS = ("no", "bf16")
+COUNTS = (
+    *("steps", "batch_size", "accumulation", "save_every", "student_every", "critic_every"),
+    *("reals", "captions", "teacher_steps", "slots", "width", "depth", "crop_size", "crops"),
+)
 
 
 def setting(default: Any, meaning: str) -> Any:
@@ -32,20 +37,27 @@ class DistillConfig:
     accumulation: int = setting(1, "parts that a batch is split into, to save memory")
 
     reals: int = setting(1024, "samples of the teacher on disk")
+    captions: int = setting(4096, "prompts that fakes are made of; their embeddings are on disk too")
     teacher_steps: int = setting(12, "steps of each")
     teacher_guidance: float = setting(3.0, "guidance of each; 1 or less is none")
 
     t_star: tuple[int, ...] = setting((10, 250, 500, 750), "noise levels at which critics look [F]")
+    views: tuple[str, ...] = setting(PAPER_VIEWS, f"what critics get to see, of {', '.join(CHOICES)} [F]")
+    crop_size: int = setting(8, "latent pixels a side of a local view")
+    crops: int = setting(2, "crops that a local view takes of each image")
     slots: int = setting(4, "heads in a cell of the pool (noise level × view × feature level)")
     per_cell: int = setting(4, "heads that a step draws from each cell of its noise level")
     refresh: float = setting(0.001, "share of all heads thrown away after each step; the paper's is 0.01")
     objective: str = setting("hinge", f"one of {', '.join(OBJECTIVES)}; the paper prints linear")
     width: int = setting(32, "channels inside a head")
+    depth: int = setting(1, "how many times a head halves its feature map")
+    vectorize: bool = setting(True, "heads of a cell run side by side; without, one after another")
 
     student_rate: float = setting(2e-5, "AdamW's learning rate of the student")
     critic_rate: float = setting(5e-3, "AdamW's learning rate of the heads")
     warm_up: int = setting(40, "first steps, for the critics alone; the student's rate then rises over as many")
-    student_every: int = setting(1, "the student learns in every so many-th step, the critics in each")
+    student_every: int = setting(1, "the student learns in every so many-th step")
+    critic_every: int = setting(1, "the critics learn in every so many-th step, and in each of the warm-up")
     clip: float = setting(1.0, "largest norm of the student's gradient")
     ema: float = setting(0.99, "decay of the averaged student, which is the one that is kept")
 
@@ -57,24 +69,17 @@ class DistillConfig:
         """Refuse what cannot work, before anything is loaded."""
         self.check_choice("objective", tuple(OBJECTIVES))
         self.check_choice("mixed_precision", MIXED_PRECISIONS)
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulation",
-            "reals",
-            "teacher_steps",
-            "slots",
-            "width",
-            "student_every",
-        ):
+        for name in COUNTS:
             self.check_range(name, 1)
         self.check_range("per_cell", 1, self.slots)
         self.check_range("refresh", 0, 1)
         self.check_range("ema", 0, 1)
-        self.check_range("warm_up", 0)
-        self.check_range("save_every", 1)
-        for name in ("student_rate", "critic_rate", "clip"):
+        for name in ("warm_up", "student_rate", "critic_rate"):
             self.check_range(name, 0)
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; it must be above 0 (inf: no clipping).")
+        if not self.views or len(set(self.views)) < len(self.views) or not set(self.views) <= set(CHOICES):
+            raise ValueError(f"views is {self.views}; give one or more of {', '.join(CHOICES)}, each once.")
         if not self.t_star or min(self.t_star) < 0 or max(self.t_star) > 999:
             raise ValueError(
                 f"t_star is {self.t_star}; give one or more timesteps from 0 to 999 (the paper's: 10 250 500 750)."
@@ -90,7 +95,7 @@ class DistillConfig:
     def check_range(self, name: str, low: float, high: float | None = None) -> None:
         """Refuse a number outside its range."""
         value = getattr(self, name)
-        if value < low or (high is not None and value > high):
+        if not value >= low or (high is not None and value > high):  # nan is refused too
             upper = "" if high is None else f" and at most {high}"
             raise ValueError(f"{name} is {value}; it must be at least {low}{upper}.")
 

@@ -81,14 +81,15 @@ def read_in_sigma(answer: Reader | None, seed: int = 0) -> str:
         sigma, sigma_told = ((1 - a) / a).sqrt().item(), ((1 - b) / b).sqrt().item()
         x = unit * (sigma**2 + 1) ** 0.5
         given = answer(x, eps, sigma, sigma_told)
-        if torch.allclose(given, (unit - (1 - b).sqrt() * eps) / b.sqrt(), rtol=1e-4, atol=1e-4):
+        wanted = (unit - (1 - b).sqrt() * eps) / b.sqrt()
+        if torch.allclose(given, wanted, rtol=1e-4, atol=1e-4):
             continue
         if torch.allclose(given, x - sigma_told * eps, rtol=1e-4, atol=1e-4):
             return "Not yet: x has the size that belongs to σ, but σ' is subtracted as if it had σ's. Rescale x first."
         if torch.allclose(given, x - sigma * eps, rtol=1e-4, atol=1e-4):
             return "Not yet: that is x0 without a shift. Which clock reads x0 off?"
         return (
-            f"Not yet: at t = {true}, told {told}, it is off by {(given - unit).abs().max():.2f} or so. Scale x to "
+            f"Not yet: at t = {true}, told {told}, it is off by {(given - wanted).abs().max():.2f} or so. Scale x to "
             "variance 1 (divide by √(σ² + 1)), then to the size that x would have at σ', then take the noise away."
         )
     return "Right at all four steps: x' = x·√(σ'² + 1) / √(σ² + 1), then x0 = x' − σ'·ε."

@@ -52,7 +52,7 @@ def updates_of_a_life(answer: float | None, rules: Rules = PAPER) -> str:
         return "Not yet: so many steps it lives. In what share of them is it drawn?"
     if min(abs(answer / (wanted * n) - 1) for n in (rules.noise_levels, rules.slots / rules.per_cell)) < 0.02:
         return "Not yet: two things must happen: its noise level is drawn, and in its cell this very head is."
-    return "Not yet: how many steps does it live, and in what share of them is it drawn (section 2)?"
+    return "Not yet: how many steps does it live, and in what share of them is it drawn (section 3)?"
 
 
 def newcomers(answer: float | None, rules: Rules = PAPER) -> str:
@@ -71,7 +71,7 @@ def newcomers(answer: float | None, rules: Rules = PAPER) -> str:
         return "Not yet: right as a percentage; give a share between 0 and 1."
     if abs(answer - rules.refresh / rules.drawn) < 0.004:
         return "Not yet: near. A head can also be thrown out while it waits."
-    return "Not yet: the draw is blind, so it is the share among all heads alive: u = 0 in section 2's formula."
+    return "Not yet: the draw is blind, so it is the share among all heads alive: u = 0 in section 3's formula."
 
 
 def patient_refresh(answer: float | None, updates: float = 100, rules: Rules = PAPER) -> str:

@@ -45,6 +45,7 @@ class FlatHead:
         except RuntimeError as error:
             if "out of memory" in str(error):
                 raise
+            self.judge(weights[0], feature)  # a head that fails by itself says so by itself
             raise TypeError(
                 f"Heads of {type(self.template).__name__} cannot run side by side under torch.vmap: {error}\n"
                 "Make the pool with vectorize=False: it then runs them one after another, which any head can."

@@ -11,7 +11,7 @@ from nitro_lab.panel import Panel
 from nitro_lab.sampling import Conditioning, predict_noise, x0_from_noise
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.studio import Training
-from nitro_lab.views import VIEWS
+from nitro_lab.views import make_view
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,8 @@ def judge(training: Training, panel: Panel, student_learns: bool) -> Judgement:
     """
     config, objective = training.config, OBJECTIVES[training.config.objective]
     batch = draw_batch(training)
-    t_star, crops = (
-        config.t_star[panel.noise_level],
-        int(torch.randint(2**62, (), generator=training.generator, device=training.generator.device)),
-    )
+    t_star = config.t_star[panel.noise_level]
+    crops = int(torch.randint(2**62, (), generator=training.generator, device=training.generator.device))
     with training.accelerator.autocast():
         with torch.no_grad():
             real_maps = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops)
@@ -43,11 +41,11 @@ def judge(training: Training, panel: Panel, student_learns: bool) -> Judgement:
             fakes = predict_x0(training.student, training.scheduler, batch.x_T, batch.fake_told)
             fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
         real, fake = panel.score(real_maps), panel.score(fake_maps)
-        # the sum over heads, as the paper has it: each head then learns as if it were alone
-        cells = [objective.critic(r, f) * len(r) for r, f in zip(real, fake, strict=True)]
-        critic_loss = torch.stack(cells).sum()
-        gradients = list(torch.autograd.grad(critic_loss, panel.leaves(), retain_graph=student_learns))
-        student_loss = torch.stack([objective.student(f) for f in fake]).mean() if student_learns else torch.zeros(())
+    real, fake = ([logits.float() for logits in side] for side in (real, fake))  # a margin is less than bf16's grain
+    # the sum over heads, as the paper has it: each head then learns as if it were alone
+    critic_loss = torch.stack([objective.critic(r, f) * len(r) for r, f in zip(real, fake, strict=True)]).sum()
+    gradients = list(torch.autograd.grad(critic_loss, panel.leaves(), retain_graph=student_learns))
+    student_loss = torch.stack([objective.student(f) for f in fake]).mean() if student_learns else torch.zeros(())
     if student_learns:
         training.accelerator.backward(student_loss / config.accumulation, inputs=list(training.student.parameters()))
     margins = torch.stack([(r.mean(1) - f.mean(1)).detach() for r, f in zip(real, fake, strict=True)])
@@ -71,12 +69,14 @@ def draw_batch(training: Training) -> Batch:
     config, samples, generator = training.config, training.samples, training.generator
     accelerator = training.accelerator
     size = config.batch_size // config.accumulation
-    rows = torch.randint(len(samples.x0), (2, size), generator=generator, device=generator.device)
+    real, fake = (
+        torch.randint(count, (size,), generator=generator, device=generator.device)
+        for count in (len(samples.x0), len(samples.prompts))
+    )
     x_T, noise = torch.randn((2, size, *samples.x0.shape[1:]), generator=generator, device=generator.device)
     share = size // accelerator.num_processes
     mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    real, fake = rows[:, mine]
-    told = samples.conditioning
+    real, fake, told = real[mine], fake[mine], samples.conditioning
     return Batch(samples.x0[real], told[real], x_T[mine], told[fake], noise[mine])
 
 
@@ -99,7 +99,9 @@ def look(
     noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
     generator = torch.Generator(x0.device).manual_seed(crops)
     empty = training.samples.empty[torch.zeros(len(x0), dtype=torch.long, device=x0.device)]
-    seen = [view(noisy, told, empty, generator) for view in VIEWS.values()]
+    config = training.config
+    views = [make_view(name, config.crop_size, config.crops) for name in config.views]
+    seen = [view(noisy, told, empty, generator) for view in views]
     return [training.backbone(latents, t_star, conditioning) for latents, conditioning in seen]
 
 

@@ -14,6 +14,11 @@ class Objective:
     critic: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     student: Callable[[torch.Tensor], torch.Tensor]
 
+    @property
+    def blind_loss(self) -> float:
+        """The critics' loss when they know nothing and all logits are 0."""
+        return self.critic(torch.zeros(1), torch.zeros(1)).item()
+
 
 def linear_critic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """The difference of logits, as the paper prints it (Wasserstein form, without a bound)."""

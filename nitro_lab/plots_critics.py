@@ -20,7 +20,7 @@ from nitro_lab.demography import (
     share_at_least,
     updates,
 )
-from nitro_lab.views import VIEWS
+from nitro_lab.views import CHOICES
 
 
 def feature_maps(seen: Mapping[str, torch.Tensor], maps: Mapping[str, Sequence[torch.Tensor]]) -> Figure:
@@ -157,7 +157,7 @@ def specialists(response: np.ndarray, damages: Sequence[str], t_star: Sequence[i
             axis.axhline(view * noise_levels - 0.5, color="white", lw=4)
         axis.spines[:].set_visible(False)
     for axis in axes[:, 0]:
-        for view, name in enumerate([*VIEWS][:views]):
+        for view, name in enumerate(CHOICES[:views]):
             place = (-0.17, (view + 0.5) * noise_levels - 0.5)
             axis.text(
                 *place,

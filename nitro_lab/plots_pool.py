@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nitro_lab.canvas import panels
-from nitro_lab.views import VIEWS
+from nitro_lab.views import CHOICES
 
 Shape = tuple[int, int, int, int]
 
@@ -43,9 +43,17 @@ class PoolMap:
     Args:
         t_star: names of the noise levels.
         most: the colour scale's end.
+        names: of the views, in the pool's order.
     """
 
-    def __init__(self, shape: Sequence[int], t_star: Sequence[int], quantity: str = "age", most: float = 1.0):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        t_star: Sequence[int],
+        quantity: str = "age",
+        most: float = 1.0,
+        names: Sequence[str] = CHOICES,
+    ):
         self.noise_levels, self.views, self.levels, self.slots = shape
         self.quantity = QUANTITIES[quantity]
         self.figure, self.axis = panels(1, 1, (0.29 * self.views * self.levels + 1.9, 0.24 * self.rows + 1.35))
@@ -56,7 +64,7 @@ class PoolMap:
         (self.drawn,) = self.axis.plot([], [], "s", mfc="none", mec="black", mew=1.3, ms=10.5, label="drawn", **common)
         self.drawn.set_path_effects([patheffects.withStroke(linewidth=3.2, foreground="white")])  # seen on any colour
         (self.gone,) = self.axis.plot([], [], "X", mfc="white", mec="black", ms=9, label="thrown out", **common)
-        self.furnish(t_star)
+        self.furnish(t_star, names[: self.views])
         self.background: object = None
 
     @property
@@ -64,7 +72,7 @@ class PoolMap:
         """Squares down the page."""
         return self.noise_levels * self.slots
 
-    def furnish(self, t_star: Sequence[int]) -> None:
+    def furnish(self, t_star: Sequence[int], names: Sequence[str]) -> None:
         """Names, colour scale, and gaps between the groups."""
         axis, levels = self.axis, self.levels
         axis.set_xticks(
@@ -73,7 +81,6 @@ class PoolMap:
         axis.set_yticks([self.slots * (i + 0.5) - 0.5 for i in range(self.noise_levels)], [f"t* = {t}" for t in t_star])
         axis.tick_params(length=0, labelsize=8)
         axis.set_xlabel("feature level: 1 is the first convolution, the last is the mid block", fontsize=9)
-        names = [*VIEWS][: self.views]
         for view, name in enumerate(names):
             axis.text((view + 0.5) * levels - 0.5, -0.8, name, ha="center", va="bottom", fontsize=10)
         gap = {"color": "white", "lw": 5, "zorder": 1.5}

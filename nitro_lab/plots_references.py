@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nitro_lab.canvas import PALETTE
-from nitro_lab.plots_training import KNOW_NOTHING, draw_curve
-from nitro_lab.reference_runs import Columns, last_quarter, reading
+from nitro_lab.objectives import OBJECTIVES
+from nitro_lab.plots_training import blind, draw_curve
+from nitro_lab.reference_runs import Run, last_quarter, reading
 
 COLUMNS = {
     "critic_loss": "critics' loss",
@@ -21,14 +22,13 @@ COLUMNS = {
 LARGE = 5  # a column that reaches further is squeezed beyond ±1, or the small ones would be flat
 
 
-def reference_curves(runs: Mapping[str, Columns], objective: str, memory: int = 25) -> Figure:
+def reference_curves(runs: Mapping[str, Run], memory: int = 25) -> Figure:
     """Losses, margins by noise level, and the student's gradient norm of some runs, on the same scales.
 
     The grey part is the last quarter; its mean is written at its end, and its reading in numbers above the row.
 
     Args:
-        runs: name -> columns of a run's reports; see `nitro_lab.reference_runs.read_runs`.
-        objective: of all of them, for the loss of critics who know nothing.
+        runs: by name; see `nitro_lab.reference_runs.read_runs`.
         memory: points that a line is the running mean of.
 
     Raises:
@@ -36,26 +36,29 @@ def reference_curves(runs: Mapping[str, Columns], objective: str, memory: int = 
     """
     if not runs:
         raise ValueError(
-            "runs is empty; give at least one run's columns, from read_runs or from a Recording's table()."
+            "runs is empty; give at least one, from read_runs or as Run(recording.table(), config.objective)."
         )
     figure = plt.figure(figsize=(13, 2.6 * len(runs) + 0.4), layout="constrained")
     plt.close(figure)
     parts = np.atleast_1d(figure.subfigures(len(runs), 1))  # type: ignore[arg-type]  # one, or an array
     grid = [part.subplots(1, len(COLUMNS)) for part in parts]
-    for (name, columns), part, axes in zip(runs.items(), parts, grid, strict=True):
-        part.suptitle(f"{name}: {reading(columns, objective)}", x=0.01, ha="left", fontsize=10)
-        draw_run(axes, columns, objective, memory)
+    for (name, run), part, axes in zip(runs.items(), parts, grid, strict=True):
+        title = f"{name}: {run.words}" if run.words else name
+        part.suptitle(f"{title}\n{reading(run)}", x=0.01, ha="left", fontsize=10)
+        draw_run(axes, run, memory)
     for column in zip(*grid, strict=True):
         share_scale(column)
     for axis in grid[-1]:
         axis.set_xlabel("step")
-    legend = {line.get_label(): line for axis in (*grid[0],) for line in axis.lines if line.get_label()[0] != "_"}
+    lines = [line for axes in grid for axis in axes for line in axis.lines if line.get_label()[0] != "_"]
+    legend = {line.get_label(): line for line in lines}
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=7, frameon=False, fontsize=9)
     return figure
 
 
-def draw_run(axes: Sequence[Axes], columns: Columns, objective: str, memory: int) -> None:
+def draw_run(axes: Sequence[Axes], run: Run, memory: int) -> None:
     """One row: four axes with the columns' curves and notes."""
+    columns = run.columns
     step = columns["step"]
     for axis, (column, title) in zip(axes, COLUMNS.items(), strict=True):
         values = columns[column]
@@ -81,8 +84,9 @@ def draw_run(axes: Sequence[Axes], columns: Columns, objective: str, memory: int
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
-    height, words = KNOW_NOTHING[objective]
-    axes[0].axhline(height, color=PALETTE[1], linestyle="--", lw=1.2, label=words)
+    height = OBJECTIVES[run.objective].blind_loss
+    style = "--" if run.objective == "hinge" else ":"
+    axes[0].axhline(height, color=PALETTE[1], linestyle=style, lw=1.6, label=blind(run.objective))
     axes[2].axhline(0, color="0.35", linestyle="--", lw=1.2, label="0: real and fake look alike")
 
 

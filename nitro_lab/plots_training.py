@@ -1,6 +1,5 @@
 """Curves of adversarial training. Data in, Figure out; nothing trains here."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,12 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from nitro_lab.canvas import PALETTE, panels
+from nitro_lab.objectives import OBJECTIVES
 
-KNOW_NOTHING = {  # critics' loss when all logits are 0
-    "linear": (0.0, "0: critics know nothing"),
-    "hinge": (2.0, "2: critics know nothing"),
-    "non-saturating": (2 * math.log(2), "2·ln 2 = 1.386: critics know nothing"),
-}
+SOURCES = {"non-saturating": "2·ln 2 = "}  # where the number comes from, if it does not show
 
 
 def training_curves(reports: Mapping[str, ArrayLike], objective: str, memory: int = 25) -> Figure:
@@ -30,8 +26,7 @@ def training_curves(reports: Mapping[str, ArrayLike], objective: str, memory: in
     figure, (losses, margins, norms) = panels(1, 3, (13.5, 4.3))
     for name, color in (("critic", PALETTE[0]), ("student", PALETTE[1])):
         draw_curve(losses, step, columns[f"{name}_loss"], memory, name, color)
-    height, words = KNOW_NOTHING[objective]
-    losses.axhline(height, color="0.35", linestyle="--", lw=1, label=words)
+    losses.axhline(OBJECTIVES[objective].blind_loss, color="0.35", linestyle="--", lw=1, label=blind(objective))
     losses.set(title=f"Losses ({objective}), mean over the panel", ylabel="loss")
     for t_star, color in zip(np.unique(columns["t_star"]), PALETTE * 9, strict=False):
         here = columns["t_star"] == t_star
@@ -47,6 +42,11 @@ def training_curves(reports: Mapping[str, ArrayLike], objective: str, memory: in
         axis.grid(alpha=0.3)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False, fontsize=8)
     return figure
+
+
+def blind(objective: str) -> str:
+    """Words for the line at which the critics know nothing."""
+    return f"{SOURCES.get(objective, '')}{OBJECTIVES[objective].blind_loss:.4g}: critics know nothing"
 
 
 def draw_curve(axis: Axes, steps: np.ndarray, values: np.ndarray, memory: int, name: str, color: str) -> None:

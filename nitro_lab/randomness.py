@@ -1,6 +1,7 @@
-"""Chance that somebody else's code takes from torch's global generator, made repeatable."""
+"""Chance that somebody else's code takes from torch's global generators, made repeatable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -9,7 +10,16 @@ Built = TypeVar("Built")
 
 
 def seeded(seed: int, build: Callable[[], Built]) -> Built:
-    """Build something whose weights come from torch's global generator, and leave that generator as it was."""
+    """Build something on the CPU with weights from torch's global generator, and leave that as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+@contextmanager
+def chance_from(generator: torch.Generator) -> Iterator[None]:
+    """Let global chance (dropout, say) follow a generator that is saved, and leave the global ones as they were."""
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build()
+        yield

@@ -39,8 +39,14 @@ class Recording:
         """Take one step and keep its report; None when there is none left."""
         if self.running is None:
             self.running = train(self.training)
-        report = next(self.running, None)
+        try:
+            report = next(self.running, None)
+        except BaseException:  # the generator is dead; the next one goes on from the checkpoint
+            self.running = None
+            raise
         if report is not None:
+            while self.step >= report.step:  # after an error, steps since the checkpoint are taken again
+                self.reports.pop()
             self.reports.append(report)
             if report.step in self.moments:
                 self.samples[report.step] = self.picture()

@@ -1,25 +1,57 @@
-"""Recorded runs to compare one's own with: their CSV files, and what their last quarter says in numbers."""
+"""Recorded runs to compare one's own with: what was done to each, its reports, and what their last quarter says."""
 
 import csv
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nitro_lab.plots_training import KNOW_NOTHING
+from nitro_lab.objectives import OBJECTIVES
 
-ORDER = ("healthy", "too-strong", "learned-nothing", "no-refresh", "refresh-too-often")
 Columns = Mapping[str, np.ndarray]
+RUNS = {  # what differs from the settings of `healthy`, and why one should know such curves
+    "healthy": ({}, "the defaults"),
+    "too-strong": (
+        {"student_every": 4, "refresh": 0.0},
+        "four steps of the critics for one of the student, nobody thrown out",
+    ),
+    "learned-nothing": (
+        {"critic_rate": 1e-7, "objective": "non-saturating"},
+        "the critics' learning rate is next to nothing: at 2·ln 2, each side is right half of the time",
+    ),
+    "no-refresh": ({"refresh": 0.0}, "nobody is thrown out"),
+    "refresh-too-often": ({"refresh": 0.1}, "a tenth of all heads is thrown out after each step"),
+}
 
 
-def read_runs(folder: Path) -> dict[str, Columns]:
-    """Every CSV of a folder, by name, in the order of `ORDER` and then of the alphabet. Empty if there is none.
+@dataclass(frozen=True)
+class Run:
+    """The columns of a run's reports.csv, its objective, and what was done to it."""
+
+    columns: Columns
+    objective: str
+    words: str = ""
+
+
+def read_runs(folder: Path) -> dict[str, Run]:
+    """Every CSV of a folder, by name, with the settings (JSON) beside it; in the order of `RUNS`, then by name.
 
     Raises:
-        ValueError: if a file is no table of numbers with a header.
+        ValueError: if a file is no table of numbers with a header, or has no settings.
     """
-    files = sorted(folder.glob("*.csv"), key=lambda file: (*(file.stem != name for name in ORDER), file.stem))
-    return {file.stem: read_table(file) for file in files}
+    order = list(RUNS)
+    files = sorted(folder.glob("*.csv"), key=lambda file: (*(file.stem != name for name in order), file.stem))
+    return {file.stem: read_run(file) for file in files}
+
+
+def read_run(file: Path) -> Run:
+    """One CSV and its settings."""
+    settings = file.with_suffix(".json")
+    if not settings.exists():
+        raise ValueError(f"{file} has no {settings.name} beside it; copy the run's config.json there.")
+    return Run(read_table(file), json.loads(settings.read_text())["objective"], RUNS.get(file.stem, ({}, ""))[1])
 
 
 def read_table(file: Path) -> Columns:
@@ -40,10 +72,10 @@ def last_quarter(values: np.ndarray) -> float:
     return float(late[np.isfinite(late)].mean()) if np.isfinite(late).any() else float("nan")
 
 
-def share_of_blind_loss(columns: Columns, objective: str) -> float | None:
+def share_of_blind_loss(run: Run) -> float | None:
     """The critics' loss at the end, over that of critics who know nothing; None where that is 0 (linear)."""
-    height, _ = KNOW_NOTHING[objective]
-    return last_quarter(columns["critic_loss"]) / height if height else None
+    height = OBJECTIVES[run.objective].blind_loss
+    return last_quarter(run.columns["critic_loss"]) / height if height else None
 
 
 def late_margin(columns: Columns) -> tuple[float, float]:
@@ -53,22 +85,22 @@ def late_margin(columns: Columns) -> tuple[float, float]:
     return float(late.mean()), float(error)
 
 
-def reading(columns: Columns, objective: str) -> str:
+def reading(run: Run) -> str:
     """What the last quarter of a run shows: numbers, and what they mean."""
-    (margin, error), share = late_margin(columns), share_of_blind_loss(columns, objective)
-    loss = f"critic loss {last_quarter(columns['critic_loss']):.2f}"
+    (margin, error), share = late_margin(run.columns), share_of_blind_loss(run)
+    loss = f"{run.objective} critic loss {last_quarter(run.columns['critic_loss']):.2f}"
     if share is not None:
         loss += f" ({share:.0%} of knowing nothing)"
-    norm = last_quarter(columns["gradient_norm"])
-    return f"{loss}, margin {margin:+.3f} ± {error:.3f}, gradient {norm:.3g}\n{verdict(margin, error, share)}"
+    norm = last_quarter(run.columns["gradient_norm"])
+    return f"{loss}, margin {margin:+.3f} ± {error:.3f}, gradient {norm:.3g}: {verdict(margin, error, share)}"
 
 
 def verdict(margin: float, error: float, share: float | None) -> str:
     """Words for a margin with its standard error, and a critics' loss as a share of that of knowing nothing."""
     if not abs(margin) > 2 * error:
-        return "no margin beyond chance: the critics tell nothing apart"
+        return "no margin beyond chance, the critics tell nothing apart"
     if margin < 0:
-        return "the margin is negative: the critics have it the wrong way round"
+        return "the margin is negative, the critics have it the wrong way round"
     if share is not None and share < 0.1:
         return "the critics are almost never wrong"
-    return "the margin is positive: the critics tell some of it apart"
+    return "the margin is positive, the critics tell some of it apart"

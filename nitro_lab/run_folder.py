@@ -1,6 +1,7 @@
 """A run of adversarial distillation as a folder: settings, checkpoint, reports, pictures, and the student it made.
 
 config.json             the settings
+commit.txt              the commit that it began with
 checkpoint.safetensors  everything that the run needs to go on
 reports.csv             one row a step
 samples-STEP.png        fixed captions and noise: the soft student as it was, the averaged student as it is
@@ -10,8 +11,7 @@ student.safetensors     the averaged student's UNet in half precision, for `load
 
 import csv
 import json
-import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from nitro_lab.distill_config import DistillConfig
 from nitro_lab.judging import predict_x0
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.plots_training import training_curves
+from nitro_lab.provenance import stamp
 from nitro_lab.sampling import decode, encode_prompts
-from nitro_lab.snapshots import Snapshot
+from nitro_lab.snapshots import Snapshot, replace_file
 from nitro_lab.studio import Training, prepare, read_prompts
-from nitro_lab.views import VIEWS
+from nitro_lab.views import CHOICES
 from nitro_lab.weight_files import CheckpointError
 
 COLUMNS = (
@@ -39,8 +40,9 @@ COLUMNS = (
     "critic_loss",
     "student_loss",
     "margin",
-    *(f"margin_{view.replace(' ', '_')}" for view in VIEWS),
+    *(f"margin_{view.replace(' ', '_')}" for view in CHOICES),
     "gradient_norm",
+    "critic_gradient_norm",
     "refreshed",
     "seconds",
 )
@@ -62,7 +64,7 @@ def run(config: DistillConfig, folder: Path) -> Generator[Report, None, None]:
     if not training.accelerator.is_main_process:
         yield from train(training)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    stamp(folder)
     replace_file(folder / "config.json", lambda file: file.write_text(json.dumps(asdict(config), indent=2) + "\n"))
     drop_rows(folder / "reports.csv", steps_done(folder))
     before = draw_samples(training, training.student)  # not yet overwritten from the checkpoint
@@ -121,15 +123,17 @@ def steps_done(folder: Path) -> int:
 
 
 def row_of(report: Report, config: DistillConfig) -> list[float]:
-    """A report in numbers, in the order of `COLUMNS`."""
+    """A report in numbers, in the order of `COLUMNS`; nan for a view that there is not."""
+    by_view = dict(zip(config.views, report.margins.flatten(1).mean(1).tolist(), strict=True))
     return [
         report.step,
         config.t_star[report.noise_level],
         report.critic_loss,
         report.student_loss,
         report.margins.mean().item(),
-        *report.margins.flatten(1).mean(1).tolist(),
+        *(by_view.get(view, float("nan")) for view in CHOICES),
         report.gradient_norm,
+        report.critic_gradient_norm,
         len(report.refreshed),
         round(report.seconds, 4),
     ]
@@ -187,10 +191,3 @@ def sample_prompts(config: DistillConfig) -> list[str]:
         return read_prompts(config)[:PICTURES]
     scenes = split_scenes()[1]
     return [caption(scene) for scene in scenes[:: len(scenes) // PICTURES][:PICTURES]]
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside the old one and put it in its place, so that there is a whole one at all times."""
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    write(unfinished)
-    os.replace(unfinished, path)

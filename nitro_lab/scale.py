@@ -31,6 +31,7 @@ class Scale:
     critic_warm_up: int  # steps of the critics alone
     critic_batch: int  # images a step
     critic_reals: int  # samples of the teacher
+    critic_captions: int  # further prompts, that only the student draws
     critic_teacher_steps: int  # of each of them
     damaged_images: int  # for each damage; a multiple of the five textures
     critic_exam_images: int  # captions of the exam before and after
@@ -52,6 +53,7 @@ SCALES = {
         critic_warm_up=40,
         critic_batch=16,
         critic_reals=512,
+        critic_captions=2048,
         critic_teacher_steps=12,
         damaged_images=60,
         critic_exam_images=128,
@@ -71,6 +73,7 @@ SCALES = {
         critic_warm_up=1,
         critic_batch=4,
         critic_reals=8,
+        critic_captions=8,
         critic_teacher_steps=2,
         damaged_images=5,
         critic_exam_images=8,

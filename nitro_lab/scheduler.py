@@ -135,9 +135,14 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         self, num_inference_steps: int | None, original_inference_steps: int | None, strength: float
     ) -> None:
         """Refuse a number of steps that LCM's schedule, or what `strength` leaves of it, does not have."""
-        longest = original_inference_steps or self.config.original_inference_steps
+        longest = self.config.original_inference_steps if original_inference_steps is None else original_inference_steps
+        train = self.config.num_train_timesteps
+        if not isinstance(longest, int) or not 1 <= longest <= train:
+            raise ValueError(f"original_inference_steps is {longest}; it must be an integer from 1 to {train}.")
         if num_inference_steps is None:
             raise ValueError("Give num_inference_steps, or your own true timesteps=[...].")
+        if not isinstance(num_inference_steps, int):
+            raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be an integer.")
         if not 1 <= num_inference_steps <= longest:
             raise ValueError(
                 f"num_inference_steps is {num_inference_steps}; it must be from 1 to original_inference_steps "

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -43,9 +43,8 @@ class Snapshot:
         for name, part in self.parts.items():
             tensors |= {f"{name}/{key}": value.detach().contiguous() for key, value in tensors_of(part).items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".unfinished")
-        save_file(tensors, unfinished, metadata={"step": str(step), "settings": json.dumps(self.settings)})
-        os.replace(unfinished, self.path)
+        metadata = {"step": str(step), "settings": json.dumps(self.settings)}
+        replace_file(self.path, lambda file: save_file(tensors, file, metadata=metadata))
 
     def load(self) -> int:
         """Overwrite all parts from the file, if there is one. Returns the number of steps done.
@@ -73,6 +72,16 @@ class Snapshot:
                 f"{self.path} was made under other settings ({'; '.join(rows)}). "
                 "Use the same settings to go on, or another folder to start afresh."
             )
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside the old one and put it in its place, so that there is a whole one at all times."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # a full disk needs the room
 
 
 def tensors_of(part: Part) -> dict[str, torch.Tensor]:

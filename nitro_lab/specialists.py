@@ -19,7 +19,6 @@ from nitro_lab.mini.world import FACTORS, caption
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.sampling import encode, encode_prompts
 from nitro_lab.studio import Training
-from nitro_lab.views import VIEWS
 
 TEXTURES, COLORS, PLACES = (len(FACTORS[name]) for name in ("texture", "color", "place"))
 TEXTURE, COLOR, PLACE = (list(FACTORS).index(name) for name in ("texture", "color", "place"))
@@ -184,4 +183,4 @@ def strongest(response: np.ndarray) -> tuple[int, ...]:
 def name_cell(cell: Sequence[int], config: DistillConfig) -> str:
     """A cell (noise level, view, feature level) in words."""
     noise_level, view, level = cell
-    return f"t* = {config.t_star[noise_level]}, {[*VIEWS][view]}, level {level + 1}"
+    return f"t* = {config.t_star[noise_level]}, {config.views[view]}, level {level + 1}"

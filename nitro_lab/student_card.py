@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 
-from nitro_lab.build_card import git, table
+from nitro_lab.build_card import table
 from nitro_lab.canvas import picture_grid
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.exam import fresh_renders, mark, set_exam, sit
 from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS, Columns, write_table
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.judge import load_judge
+from nitro_lab.provenance import hardware, stamp
 from nitro_lab.run_folder import read_config, read_reports, steps_done
 
 NAME = "critics"  # of all files
@@ -63,12 +64,10 @@ def card(run: Path, config: dict, columns: Columns, images: int, seed: int) -> s
     seconds = sum(read_reports(run)["seconds"])
     made = {
         "command": "`nitro-lab train` with the settings below, then `nitro-lab install`",
-        "commit": git("rev-parse", "HEAD"),
+        "commit": stamp(run),
         "steps": steps_done(run),
         "hours": round(seconds / 3600, 2),
-        "hardware": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{torch.get_num_threads()} CPU cores",
+        "hardware": hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "torch": torch.__version__,
     }
     names = list(columns)

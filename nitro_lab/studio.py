@@ -1,6 +1,8 @@
 """Everything that a run of adversarial distillation holds, and how it is set up."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,8 +18,7 @@ from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.snapshots import Snapshot
-from nitro_lab.teacher_samples import TeacherSamples, describe, fingerprint, load_teacher_samples
-from nitro_lab.views import VIEWS
+from nitro_lab.teacher_samples import TeacherSamples, describe, fingerprint, key_of, load_teacher_samples
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,16 @@ class Training:
     snapshot: Snapshot
 
 
-def prepare(config: DistillConfig, folder: Path | None = None) -> Training:
+def prepare(
+    config: DistillConfig, folder: Path | None = None, head: Callable[[int], torch.nn.Module] | None = None
+) -> Training:
     """Load the models, make or load the teacher's samples, and build the pool.
 
     Args:
         folder: where checkpoints go, by default `build/distill`.
+        head: makes one critic from a channel count; by default the paper's, of the config's width and depth.
     """
+    head = head or partial(ConvHead, width=config.width, depth=config.depth)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     device = accelerator.device
     if config.batch_size % (config.accumulation * accelerator.num_processes):
@@ -51,6 +56,7 @@ def prepare(config: DistillConfig, folder: Path | None = None) -> Training:
             f"batch_size {config.batch_size} cannot be split over {accelerator.num_processes} processes "
             f"with {config.accumulation} parts each."
         )
+    prompts = read_prompts(config)
     teacher = load_pipeline(config.teacher, device=device, dtype=torch.float32)
     start = load_pipeline(config.student, device=device, dtype=torch.float32)
     if not isinstance(start.scheduler, TimestepShiftLCMScheduler):
@@ -59,9 +65,19 @@ def prepare(config: DistillConfig, folder: Path | None = None) -> Training:
         )
     with accelerator.main_process_first():
         samples = load_teacher_samples(
-            teacher, read_prompts(config), config.reals, config.teacher_steps, config.teacher_guidance, config.seed
+            teacher,
+            prompts,
+            config.reals,
+            config.teacher_steps,
+            config.teacher_guidance,
+            config.seed,
+            config.captions,
         )
-    made_of = {"teacher's weights": describe(teacher), "student's weights": fingerprint(start.unet)}
+    made_of = {
+        "teacher's weights": describe(teacher),
+        "student's weights": fingerprint(start.unet),
+        "prompts' words": key_of({}, prompts),
+    }
     student = start.unet.train().requires_grad_()
     backbone = FrozenBackbone(teacher.unet)
     if config.compile:
@@ -73,12 +89,13 @@ def prepare(config: DistillConfig, folder: Path | None = None) -> Training:
         "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
         "optimizer": torch.optim.AdamW(student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0),
         "pool": DiscriminatorPool(
-            lambda channels: ConvHead(channels, config.width),
+            head,
             backbone.channels,
             generator,
             noise_levels=len(config.t_star),
-            views=len(VIEWS),
+            views=len(config.views),
             slots=config.slots,
+            vectorize=config.vectorize,
         ),
         "generator": generator,
     }

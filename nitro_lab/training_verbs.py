@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_type_hints
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from nitro_lab.distill_config import DistillConfig
 
 Verbs: TypeAlias = "argparse._SubParsersAction[LateParser]"
+METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 class LateParser(argparse.ArgumentParser):
@@ -58,8 +60,8 @@ def option_of(setting: Field, kind: Any) -> dict[str, Any]:
     if kind is bool:
         return option | {"action": argparse.BooleanOptionalAction}
     if get_args(kind):  # tuple[int, ...]
-        return option | {"type": get_args(kind)[0], "nargs": "+", "metavar": "N"}
-    return option | {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, "NAME")}
+        return option | {"type": get_args(kind)[0], "nargs": "+", "metavar": METAVARS[get_args(kind)[0]]}
+    return option | {"type": kind, "metavar": METAVARS[kind]}
 
 
 def config_of(options: argparse.Namespace) -> "DistillConfig":
@@ -67,8 +69,7 @@ def config_of(options: argparse.Namespace) -> "DistillConfig":
     from nitro_lab.distill_config import DistillConfig
 
     given: dict[str, Any] = {setting.name: getattr(options, setting.name) for setting in fields(DistillConfig)}
-    given["t_star"] = tuple(given["t_star"])
-    return DistillConfig(**given)
+    return DistillConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
 def train(options: argparse.Namespace) -> int:
@@ -85,7 +86,8 @@ def train(options: argparse.Namespace) -> int:
     except (OSError, SafetensorError) as error:
         if isinstance(error, FileNotFoundError):  # a file of prompts
             raise
-        return complain(f"{options.out} cannot be written ({error}). Make room there. {way_on(options.out)}")
+        place = getattr(error, "filename", None) or options.out
+        return complain(f"{place} cannot be written ({error}). Make room there. {way_on(options.out)}")
     print(f"{options.out}: student.safetensors, samples-*.png, curves.png. Look at what it makes:")
     print(f'  nitro-lab sample {options.out} "a large striped red star at the top on a sunset background"')
     return 0
@@ -99,8 +101,9 @@ def train_with_bar(config: "DistillConfig", folder: Path) -> None:
 
     done = min(steps_done(folder), config.steps)
     second = os.environ.get("LOCAL_RANK", "0") != "0"  # one bar is enough for all processes
-    with tqdm(total=config.steps, initial=done, unit="step", desc="train", disable=second) as bar:
-        for report in run(config, folder):
+    bar = tqdm(total=config.steps, initial=done, unit="step", desc="train", disable=second)
+    with bar, closing(run(config, folder)) as reports:
+        for report in reports:
             bar.set_postfix(
                 critic=f"{report.critic_loss:.3f}",
                 student=f"{report.student_loss:.3f}",

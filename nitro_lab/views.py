@@ -63,8 +63,12 @@ def random_below(count: int, generator: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=generator, device=generator.device))
 
 
-VIEWS: dict[str, View] = {
-    "global conditional": Whole(),
-    "local conditional": Crops(),
-    "local unconditional": Crops(conditional=False),
-}
+PAPER_VIEWS = ("global conditional", "local conditional", "local unconditional")
+CHOICES = (*PAPER_VIEWS, "global unconditional")  # the paper has no such heads; here one can see what they would do
+
+
+def make_view(name: str, size: int, number: int) -> View:
+    """One of `CHOICES`; the local ones look at so many crops of this size."""
+    reach, _, words = name.partition(" ")
+    conditional = words == "conditional"
+    return Whole(conditional) if reach == "global" else Crops(conditional, size, number)

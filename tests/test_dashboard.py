@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,12 @@ async def until(condition) -> None:
     raise TimeoutError
 
 
+def drive(person: Coroutine) -> None:
+    """Run somebody's actions in a thread: once Playwright has been used, its loop occupies the main one."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, person).result()
+
+
 def shown(image) -> Image.Image:
     return Image.open(io.BytesIO(image.value)).convert("RGB")
 
@@ -74,7 +82,7 @@ def test_a_run_is_driven_by_buttons_and_gives_the_same_reports_as_without(record
         board.start_button.click()
         await until(lambda: board.task is None)
 
-    asyncio.run(person())
+    drive(person())
     assert "Done." in board.words.value
     assert board.progress.value == CONFIG.steps
     assert board.start_button.disabled
@@ -88,6 +96,23 @@ def test_a_run_is_driven_by_buttons_and_gives_the_same_reports_as_without(record
             assert np.array_equal(column, recording.table()[name], equal_nan=True), name
 
 
+def test_finish_takes_the_steps_that_are_left_and_two_starts_are_one(recording):
+    board = Dashboard(recording)
+    first_map = board.map_image.value
+
+    async def person() -> None:
+        board.start()
+        board.start()
+        await until(lambda: recording.step == 1)
+        board.pause()
+        await board.finish()
+
+    drive(person())
+    assert [report.step for report in recording.reports] == [1, 2, 3, 4]
+    assert "Done." in board.words.value
+    assert first_map != board.map_image.value
+
+
 def test_a_plain_loop_takes_over_from_the_dashboard(recording):
     board = Dashboard(recording)
 
@@ -97,7 +122,7 @@ def test_a_plain_loop_takes_over_from_the_dashboard(recording):
         record(recording)
         await until(lambda: board.task is None)
 
-    asyncio.run(person())
+    drive(person())
     assert [report.step for report in recording.reports] == [1, 2, 3, 4]
     assert "Done." in board.words.value
 
@@ -120,7 +145,7 @@ def test_an_error_is_shown_and_what_was_done_is_saved(recording, tmp_path, monke
         with pytest.raises(FloatingPointError):
             await task
 
-    asyncio.run(person())
+    drive(person())
     assert "FloatingPointError:</b> loss is &lt;nan&gt;" in board.words.value
     assert saved_step(tmp_path) == 1
 

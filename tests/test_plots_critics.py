@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nitro_lab import plots_critics as plots
 from nitro_lab.demography import Rules, simulate
 from nitro_lab.plots_pool import PoolMap, drawn_heads, pool_map
 from nitro_lab.plots_references import reference_curves
-from nitro_lab.reference_runs import last_quarter, read_runs, reading
+from nitro_lab.reference_runs import RUNS, Run, last_quarter, read_runs, reading
 
 T_STAR = (10, 250, 500, 750)
 SHAPE = (4, 3, 10, 4)
@@ -137,13 +138,14 @@ def test_reference_runs_are_read_in_order_and_shown_on_the_same_scales(tmp_path)
             writer = csv.writer(file)
             writer.writerow(table)
             writer.writerows(zip(*table.values(), strict=True))
+        (tmp_path / f"{name}.json").write_text('{"objective": "hinge"}')
     runs = read_runs(tmp_path)
     assert list(runs) == ["healthy", "too-strong", "a run of mine"]
-    figure = reference_curves(runs, "hinge")
+    figure = reference_curves(runs)
     assert_whole(figure)
     titles = [part.get_suptitle() for part in figure.subfigs]
     assert titles[0].startswith(
-        "healthy: critic loss 1.56 (78% of knowing nothing), margin +0.881 ± 0.017, gradient 0.25"
+        "healthy: the defaults\nhinge critic loss 1.56 (78% of knowing nothing), margin +0.881 ± 0.017, gradient 0.25"
     )
     grid = [part.axes for part in figure.subfigs]
     for column in zip(*grid, strict=True):
@@ -152,10 +154,21 @@ def test_reference_runs_are_read_in_order_and_shown_on_the_same_scales(tmp_path)
     assert read_runs(tmp_path / "nothing here") == {}
 
 
+def test_the_recorded_runs_are_those_that_the_notebook_speaks_of():
+    runs = read_runs(Path(__file__).parent.parent / "docs" / "runs")
+    assert list(runs) == list(RUNS)
+    blind, healthy = (runs[name].columns["margin"] for name in ("learned-nothing", "healthy"))
+    assert abs(blind[-50:].mean()) < abs(healthy[-50:].mean())
+    assert runs["learned-nothing"].columns["critic_loss"][-50:].mean() == pytest.approx(1.386, abs=0.05)
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="runs is empty"):
-        reference_curves({}, "hinge")
+        reference_curves({})
     (tmp_path / "words.csv").write_text("step,critic_loss\n1,high\n")
+    with pytest.raises(ValueError, match=r"has no words\.json beside it"):
+        read_runs(tmp_path)
+    (tmp_path / "words.json").write_text('{"objective": "hinge"}')
     with pytest.raises(ValueError, match="no table of numbers"):
         read_runs(tmp_path)
     (tmp_path / "words.csv").write_text("step,critic_loss\n")
@@ -178,12 +191,12 @@ def test_what_is_no_run_is_refused(tmp_path):
 def test_reading_tells_a_small_margin_from_none(loss, objective, margin, words):
     swing = np.resize([0.02, -0.02], 80)  # standard error of the last quarter: 0.0046
     table = columns(loss) | {"critic_loss": np.full(80, loss), "margin": margin + swing}
-    assert words in reading(table, objective)
+    assert words in reading(Run(table, objective))
 
 
 def test_a_single_step_has_no_standard_error():
-    assert "± nan" in reading(columns(1.0, steps=3), "hinge")
-    assert "tell nothing apart" in reading(columns(1.0, steps=3), "hinge")
+    assert "± nan" in reading(Run(columns(1.0, steps=3), "hinge"))
+    assert "tell nothing apart" in reading(Run(columns(1.0, steps=3), "hinge"))
 
 
 def test_last_quarter_leaves_out_what_is_no_number():

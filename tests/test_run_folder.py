@@ -19,7 +19,8 @@ from nitro_lab import load_pipeline, run_folder
 from nitro_lab.__main__ import main
 from nitro_lab.checkpoints import MODELS
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.plots_training import KNOW_NOTHING, running_mean, training_curves
+from nitro_lab.objectives import OBJECTIVES
+from nitro_lab.plots_training import running_mean, training_curves
 from nitro_lab.run_folder import COLUMNS, read_reports, run
 from nitro_lab.weight_files import CheckpointError
 
@@ -213,7 +214,7 @@ def test_sample_says_what_is_missing(tmp_path, capsys):
     assert all(name in message for name in MODELS)
 
 
-@pytest.mark.parametrize("objective", KNOW_NOTHING)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_curves_show_every_noise_level_and_where_critics_know_nothing(objective):
     reports = {
         "step": [1, 2, 3],
@@ -225,7 +226,8 @@ def test_curves_show_every_noise_level_and_where_critics_know_nothing(objective)
     }
     losses, margins, norms = training_curves(reports, objective).axes
     assert [line.get_label() for line in margins.lines if line.get_label()[0] == "t"] == ["t* = 10", "t* = 750"]
-    assert KNOW_NOTHING[objective][0] in [line.get_ydata()[0] for line in losses.lines if len(line.get_xdata()) == 2]
+    heights = [line.get_ydata()[0] for line in losses.lines if len(line.get_xdata()) == 2]
+    assert OBJECTIVES[objective].blind_loss in heights
     assert norms.lines[0].get_xdata().tolist() == [2, 3]
 
 

@@ -131,9 +131,9 @@ def test_killed_while_writing_leaves_the_old_file_whole(tmp_path):
     script = KILLED.replace("tests_snapshots", Path(__file__).stem)
     killed = subprocess.run([sys.executable, "-c", script, str(file)], cwd=Path(__file__).parent)
     assert killed.returncode == -signal.SIGKILL
-    assert file.with_suffix(".unfinished").read_bytes() == b"half a file"
+    assert file.with_name("unfinished-file.safetensors").read_bytes() == b"half a file"
     resumed, uncut = Training(file), Training(tmp_path / "uncut.safetensors")
     assert resumed.run() == list(range(EVERY, TOTAL))
     uncut.run()
     assert differing(uncut, resumed) == set()
-    assert not file.with_suffix(".unfinished").exists()
+    assert not file.with_name("unfinished-file.safetensors").exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nitro_lab.sampling import Conditioning
-from nitro_lab.views import VIEWS, Crops, Whole, random_below
+from nitro_lab.views import CHOICES, PAPER_VIEWS, Crops, Whole, make_view, random_below
 
 IMAGES, SIDE = 3, 16
 
@@ -32,9 +32,10 @@ def same(a: Conditioning, b: Conditioning) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "pooled", "sizes"))
 
 
-def test_the_papers_views_are_three():
-    assert list(VIEWS) == ["global conditional", "local conditional", "local unconditional"]
-    assert VIEWS["global conditional"] == Whole(conditional=True)
+def test_the_papers_views_are_three_of_four():
+    assert PAPER_VIEWS == ("global conditional", "local conditional", "local unconditional")
+    wanted = [Whole(True), Crops(True, 6, 3), Crops(False, 6, 3), Whole(False)]
+    assert [make_view(name, 6, 3) for name in CHOICES] == wanted
 
 
 @pytest.mark.parametrize(("conditional", "wanted"), [(True, PROMPTS), (False, EMPTY)])

@@ -10,6 +10,7 @@ from nitro_lab.distill_config import DistillConfig
 
 TINY = DistillConfig(
     reals=8,
+    captions=8,
     teacher_steps=1,
     teacher_guidance=1.0,
     batch_size=4,

@@ -22,6 +22,7 @@ from nitro_lab.mini.train_vae import train_vae
 from nitro_lab.mini.training import Progress
 from nitro_lab.randomness import seeded
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.snapshots import replace_file
 
 STUDENT_FILE = "regressed_unet.safetensors"
 # the empty prompt is a prompt like another, so guidance asks the encoders about it
@@ -64,7 +65,8 @@ class Miniature:
         start = time.perf_counter()
         for report in progress:
             if report.step % min(25, self.recipe.save_every) == 0 or report.step == report.total:
-                note.write_text(f"{done + time.perf_counter() - start:.1f}\n")
+                seconds = f"{done + time.perf_counter() - start:.1f}\n"
+                replace_file(note, lambda file, text=seconds: file.write_text(text))
             yield stage, report
 
     def student_pipe(self) -> StableDiffusionXLPipeline:
