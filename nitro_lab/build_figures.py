@@ -12,7 +12,7 @@ from nitro_lab.gap import tell_apart
 from nitro_lab.mini.build import Miniature
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.render import render
-from nitro_lab.mini.teacher_cache import load_pairs
+from nitro_lab.mini.teacher_cache import draw_twice, load_pairs
 from nitro_lab.mini.train_judge import draw_counts
 from nitro_lab.mini.world import FACTORS, caption, draw_scenes, split_scenes
 from nitro_lab.sampling import decode, generate
@@ -73,7 +73,7 @@ def judge_accuracy(judge: Judge, exam: Exam, draw: Draw) -> dict[str, float]:
 def gap(miniature: Miniature, exam: Exam) -> float:
     """How well a fresh network tells student and teacher apart on the exam's captions, after others and other noise.
 
-    The teacher takes the steps of the cache in both, so that there is nothing but the student to be seen.
+    The teacher draws as it did for the cache in both, so that there is nothing but the student to be seen.
     """
     recipe, pipe = miniature.recipe, miniature.pipe
     generator = torch.Generator(pipe.device).manual_seed(EXAM_SEED + 3)
@@ -82,7 +82,7 @@ def gap(miniature: Miniature, exam: Exam) -> float:
     noise = torch.randn(x0.shape, generator=generator, device=pipe.device)
     fakes = generate(miniature.student_pipe(), [caption(scene) for scene in scenes], noise, 1, title="gap")
     unseen = replace(exam, scenes=exam.scenes[: recipe.gap_images], noise=exam.noise[: recipe.gap_images])
-    teacher = sit(unseen, pipe, recipe.cache_steps, recipe.cache_guidance, title="gap, the teacher")
+    teacher = decode(pipe, draw_twice(recipe, pipe, unseen.prompts, unseen.noise, generator))
     student = sit(unseen, miniature.student_pipe(), 1)
     with torch.enable_grad():
         return tell_apart((decode(pipe, x0), decode(pipe, fakes)), (teacher, student), recipe.gap_steps)

@@ -54,8 +54,8 @@ def load_teacher_samples(
     folder = folder or user_cache_path("nitro-lab")
     generator = torch.Generator().manual_seed(seed)
     drawn = [prompts[row] for row in torch.randint(len(prompts), (count,), generator=generator)]
-    further = [prompts[row] for row in torch.randint(len(prompts), (captions,), generator=generator)]
     noise = torch.randn((count, *latent_shape(pipe)), generator=generator)
+    further = [prompts[row] for row in torch.randint(len(prompts), (captions,), generator=generator)]
     settings = {"count": count, "steps": steps, "guidance": guidance, "seed": seed, "teacher": describe(pipe)}
     x0 = torch.zeros_like(noise)
     snapshot = Snapshot(folder / f"teacher-{key_of(settings, drawn)}.safetensors", settings, x0=x0)

@@ -30,6 +30,8 @@ def test_every_setting_arrives_with_its_type():
         "mixed_precision": "bf16",
         "compile": True,
         "t_star": (10, 250, 500),
+        "views": ("local conditional", "global unconditional"),
+        "vectorize": False,
         "refresh": 0.5,
         "ema": 0.5,
         "student_rate": 2e-5,
@@ -43,7 +45,7 @@ def test_every_setting_arrives_with_its_type():
     for name, value in (given | whole).items():
         option = f"--{name.replace('_', '-')}"
         values = value if isinstance(value, tuple) else (value,)
-        words += [option] if value is True else [option, *map(str, values)]
+        words += [option if value else f"--no{option[1:]}"] if isinstance(value, bool) else [option, *map(str, values)]
     config = parse(*words)
     assert asdict(config) == given | whole
     assert {type(getattr(config, f.name)) for f in fields(config)} == {str, int, float, bool, tuple}

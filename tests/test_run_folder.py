@@ -26,7 +26,7 @@ from nitro_lab.weight_files import CheckpointError
 
 HEADER = (
     "step,t_star,critic_loss,student_loss,margin,margin_global_conditional,margin_local_conditional,"
-    "margin_local_unconditional,gradient_norm,refreshed,seconds"
+    "margin_local_unconditional,margin_global_unconditional,gradient_norm,critic_gradient_norm,refreshed,seconds"
 )
 SECONDS = COLUMNS.index("seconds")
 

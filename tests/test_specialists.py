@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nitro_lab import specialists
+from nitro_lab.distill_config import DistillConfig
 from nitro_lab.mini.world import FACTORS, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.sampling import encode_prompts
@@ -36,7 +37,7 @@ def training(untrained_pipeline, monkeypatch) -> SimpleNamespace:
     return SimpleNamespace(
         pipe=untrained_pipeline,
         scheduler=untrained_pipeline.scheduler,
-        config=SimpleNamespace(t_star=(10, 750)),
+        config=DistillConfig(t_star=(10, 750)),
         backbone=lambda latents, t, conditioning: [latents, conditioning.pooled[:, :4, None, None] * 100],
         samples=SimpleNamespace(empty=encode_prompts(untrained_pipeline, [""])),
     )

@@ -56,7 +56,19 @@ def test_made_once_and_found_again(untrained_pipeline, tmp_path, calls):
     assert calls == [1] * COUNT
     assert torch.equal(first.x0, again.x0)
     assert first.prompts == again.prompts
-    assert len(list(tmp_path.iterdir())) == 1
+    assert {file.name.split("-")[0] for file in tmp_path.iterdir()} == {"teacher", "prompts"}
+
+
+def test_prompts_without_a_sample_come_after_the_others_and_change_nothing(untrained_pipeline, tmp_path, calls):
+    first = load(untrained_pipeline, tmp_path)
+    more = load(untrained_pipeline, tmp_path, captions=3)
+    assert calls == [1] * COUNT
+    assert torch.equal(first.x0, more.x0)
+    assert more.prompts[:COUNT] == first.prompts
+    assert len(more.prompts) == len(more.conditioning.tokens) == COUNT + 3
+    with torch.no_grad():
+        told = encode_prompts(untrained_pipeline, more.prompts[COUNT:])
+    torch.testing.assert_close(more.conditioning[COUNT : COUNT + 3].tokens, told.tokens, rtol=1e-4, atol=1e-5)
 
 
 def test_cut_and_resumed_is_uncut(untrained_pipeline, tmp_path, calls, monkeypatch):
@@ -76,9 +88,8 @@ def test_cut_and_resumed_is_uncut(untrained_pipeline, tmp_path, calls, monkeypat
     resumed = load(untrained_pipeline, tmp_path / "cut")
     assert calls == [1] * COUNT  # four before the cut, and only the one that was missing after it
     assert torch.equal(uncut.x0, resumed.x0)
-    assert [file.name for file in (tmp_path / "uncut").iterdir()] == [
-        file.name for file in (tmp_path / "cut").iterdir()
-    ]
+    names = [{file.name for file in (tmp_path / kind).iterdir()} for kind in ("uncut", "cut")]
+    assert names[0] == names[1]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +98,7 @@ def test_cut_and_resumed_is_uncut(untrained_pipeline, tmp_path, calls, monkeypat
 def test_another_setting_is_another_file(untrained_pipeline, tmp_path, calls, changed):
     first = load(untrained_pipeline, tmp_path)
     other = load(untrained_pipeline, tmp_path, **changed)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("teacher-*"))) == 2
     assert first.x0.shape != other.x0.shape or not torch.equal(first.x0, other.x0)
 
 
@@ -95,7 +106,7 @@ def test_another_teacher_is_another_file(untrained_pipeline, tmp_path, calls):
     load(untrained_pipeline, tmp_path)
     untrained_pipeline.scheduler = DDIMScheduler.from_config(untrained_pipeline.scheduler.config)
     load(untrained_pipeline, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("teacher-*"))) == 2
 
 
 def test_fingerprint_is_of_every_number():

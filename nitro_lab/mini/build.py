@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file, save_model
 
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.judge import JUDGE_FILE, Judge
-from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
+from nitro_lab.mini.parts import PIPELINE_OPTIONS, make_scheduler, make_text_encoders, make_unet, make_vae
 from nitro_lab.mini.recipes import Recipe
 from nitro_lab.mini.teacher_cache import cache_teacher, load_pairs
 from nitro_lab.mini.tokenizer import make_tokenizer
@@ -25,8 +25,6 @@ from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.snapshots import replace_file
 
 STUDENT_FILE = "regressed_unet.safetensors"
-# the empty prompt is a prompt like another, so guidance asks the encoders about it
-PIPELINE_OPTIONS = {"force_zeros_for_empty_prompt": False, "add_watermarker": False}
 STAGES = ("vae", "judge", "teacher", "cache", "regressed")
 
 

@@ -14,6 +14,8 @@ from nitro_lab.mini.tokenizer import LENGTH, WorldTokenizer
 
 LATENT_SIZE = 16
 TEXT_WIDTH = 64
+# the empty prompt is a prompt like another, so guidance asks the encoders about it
+PIPELINE_OPTIONS = {"force_zeros_for_empty_prompt": False, "add_watermarker": False}
 
 
 def make_vae() -> PatchAutoencoderKL:

@@ -30,6 +30,7 @@ class Recipe:
     cache_batch: int = 64
     cache_steps: int = 12
     cache_guidance: float = 3.0
+    cache_redrawn: float = 0.55  # image-to-image strength; see `nitro_lab.mini.teacher_cache`
 
     regressed_steps: int = 700
     regressed_batch: int = 32
@@ -38,7 +39,7 @@ class Recipe:
 
     exam_images: int = 1_000
     exam_steps: int = 25  # of the teacher
-    gap_images: int = 500  # of each kind, that the small network has not seen; it learns from the cache
+    gap_images: int = 500  # of each kind, that the small network has not seen; it learns from the cache's
     gap_steps: int = 1_000
 
     def settings(self, stage: str) -> dict[str, int | float]:
@@ -55,9 +56,8 @@ RECIPES = {
         vae_steps=3_600,
         vae_batch=16,
         judge_steps=1_500,
-        teacher_steps=3_600,
-        cache_pairs=3_072,
-        regressed_steps=100,  # more of them, and nothing is left that a critic could see: see docs/tries.md
+        teacher_steps=2_200,
+        regressed_steps=500,
     ),
     "cuda": Recipe(
         "cuda",
