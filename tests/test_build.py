@@ -1,6 +1,10 @@
 """The miniature is built from nothing in any number of runs, with the same bits, and comes out as a loadable folder."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,25 @@ def test_cut_and_resumed_gives_the_same_bits(built, tmp_path):
         first, second = (getattr(miniature, part).state_dict() for miniature in (whole, resumed))
         assert all(torch.equal(first[key], second[key]) for key in first), part
     assert whole.pipe.vae.config.scaling_factor == resumed.pipe.vae.config.scaling_factor
+
+
+def test_killed_in_three_stages_it_ends_as_if_it_had_not_been(built, tmp_path):
+    command = [sys.executable, "-m", "nitro_lab", "build-mini", "--recipe", "smoke", "--out", str(tmp_path)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    for stage in ("judge", "cache", "regressed"):
+        child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while not (tmp_path / f"{stage}.safetensors").exists():
+            assert child.poll() is None, "it ended before it could be killed"
+            time.sleep(0.05)
+        child.kill()
+        child.wait()
+    assert not (tmp_path / "model").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    for file in (built / "model").rglob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "model" / file.relative_to(built / "model")).read_bytes(), file.name
+    assert json.loads((built / "model" / "figures.json").read_text()) == json.loads(
+        (tmp_path / "model" / "figures.json").read_text()
+    )
 
 
 def test_pairs_are_the_teachers_own(built):

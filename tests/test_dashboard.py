@@ -85,6 +85,7 @@ def test_a_run_is_driven_by_buttons_and_gives_the_same_reports_as_without(record
     drive(person())
     assert "Done." in board.words.value
     assert board.progress.value == CONFIG.steps
+    assert 0 < board.drawing_share < 0.1
     assert board.start_button.disabled
     assert first_map != board.map_image.value
     assert first_samples != board.samples_image.value

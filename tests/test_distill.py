@@ -171,6 +171,57 @@ def test_student_learns_in_every_second_step(tmp_path):
     assert moved == [True, False, True, False]
 
 
+def test_critics_learn_in_every_second_step_after_the_warm_up(tmp_path):
+    training = prepare(replace(TINY, critic_every=2, warm_up=1, slots=1, refresh=0), tmp_path)
+    learned = [int(training.pool.updates.sum()) // 30 for _ in train(training)]
+    assert learned == [1, 2, 2, 3]
+
+
+def test_views_crops_and_heads_are_settings(tmp_path):
+    config = replace(TINY, views=("local unconditional",), crop_size=4, crops=3, depth=2, vectorize=False, steps=1)
+    training = prepare(config, tmp_path)
+    shapes = []
+    training.backbone.unet.conv_in.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
+    (report,) = train(training)
+    assert report.margins.shape == (1, 10, 1)
+    assert {(shape[0], *shape[2:]) for shape in shapes} == {(3 * TINY.batch_size, 4, 4)}
+    layers = [layer for layer in training.pool.heads[0].template.layers if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.stride[0] for layer in layers] == [2, 2, 1]
+
+
+def test_a_head_of_ones_own(tmp_path):
+    class Mean(torch.nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.read = torch.nn.Linear(channels, 1)
+
+        def forward(self, feature):
+            return self.read(feature.mean((2, 3)))
+
+    training = prepare(replace(TINY, steps=2), tmp_path, head=Mean)
+    assert all(math.isfinite(report.critic_loss) for report in train(training))
+    assert training.pool.heads[0].size == training.backbone.channels[0] + 1
+
+
+def test_heads_with_dropout_are_resumed_bit_for_bit(tmp_path):
+    """Their chance is torch's global one."""
+
+    def head(channels):
+        return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Conv2d(channels, 1, 1))
+
+    uncut = [report.critic_loss for report in train(prepare(TINY, tmp_path / "uncut", head))]
+    torch.manual_seed(123)
+    with closing(train(prepare(TINY, tmp_path / "cut", head))) as run:
+        first = [next(run).critic_loss]
+    rest = [report.critic_loss for report in train(prepare(TINY, tmp_path / "cut", head))]
+    assert first + rest == uncut
+
+
+def test_reports_tell_the_critics_gradient_too(uncut):
+    reports, _ = uncut
+    assert all(0 < report.critic_gradient_norm < math.inf for report in reports)
+
+
 def poison(samples: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher's samples become not-a-number."""
     samples.fill_(float("nan"))
@@ -208,6 +259,10 @@ def test_not_a_number_stops_the_run_and_the_checkpoint_is_from_before(tmp_path, 
         ({"refresh": 1.5}, "refresh is 1.5; it must be at least 0 and at most 1"),
         ({"steps": 0}, "steps is 0; it must be at least 1"),
         ({"student_rate": -1.0}, "student_rate is -1.0"),
+        ({"student_rate": math.nan}, "student_rate is nan; it must be at least 0"),
+        ({"clip": 0.0}, "clip is 0.0; it must be above 0"),
+        ({"views": ()}, "views is .*; give one or more of global conditional, .*global unconditional, each once"),
+        ({"views": ("local",)}, "views is .*; give one or more of global conditional"),
         ({"t_star": ()}, "t_star is .*; give one or more timesteps from 0 to 999"),
         ({"t_star": (10, 1000)}, "t_star is .*; give one or more timesteps from 0 to 999"),
         ({"batch_size": 4, "accumulation": 3}, "batch_size 4 cannot be split into 3 equal parts"),
@@ -219,12 +274,18 @@ def test_settings_that_cannot_work_are_refused_at_once(changed, named):
 
 
 def test_prompts_come_from_a_file(tmp_path):
-    (tmp_path / "prompts.txt").write_text("a small blue ring\n\n  a green square \n")
-    training = prepare(replace(TINY, prompts=str(tmp_path / "prompts.txt")), tmp_path)
+    file = tmp_path / "prompts.txt"
+    config = replace(TINY, prompts=str(file), steps=1)
+    file.write_text("a small blue ring\n\n  a green square \n")
+    training = prepare(config, tmp_path)
     assert set(training.samples.prompts) == {"a small blue ring", "a green square"}
-    (tmp_path / "prompts.txt").write_text("\n")
+    list(train(training))
+    file.write_text("a small blue ring\n")
+    with pytest.raises(ValueError, match="prompts' words: saved"):
+        list(distill(replace(config, steps=2), tmp_path))
+    file.write_text("\n")
     with pytest.raises(ValueError, match=r"prompts\.txt holds no prompt; write one a line"):
-        prepare(replace(TINY, prompts=str(tmp_path / "prompts.txt")), tmp_path)
+        prepare(config, tmp_path)
 
 
 def test_every_setting_has_a_meaning():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_training import TINY, differing, saved_state, saved_step
 
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab import load_pipeline, run_folder
+from nitro_lab import load_pipeline, run_folder, snapshots
 from nitro_lab.__main__ import main
 from nitro_lab.checkpoints import MODELS
 from nitro_lab.distill_config import DistillConfig
@@ -193,6 +193,25 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         list(run(TINY, tmp_path))
     assert saved_step(tmp_path) == 2
+
+
+def test_full_disk_in_the_middle_of_a_checkpoint_leaves_the_one_before(uncut, tmp_path, monkeypatch, capsys):
+    def fill(tensors, file, metadata):
+        if metadata["step"] == "4":
+            file.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        save(tensors, file, metadata=metadata)
+
+    save = snapshots.save_file
+    monkeypatch.setattr(snapshots, "save_file", fill)
+    with pytest.raises(OSError, match="No space left"):
+        list(run(TINY, tmp_path))
+    assert saved_step(tmp_path) == 2
+    assert not list(tmp_path.glob("unfinished*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(teacher_samples, "user_cache_path", lambda name: uncut.parent)
+    list(run(TINY, tmp_path))
+    assert differing(saved_state(uncut), saved_state(tmp_path)) == set()
 
 
 def test_sample_draws_by_a_run_and_by_a_model(uncut, tmp_path, capsys):
