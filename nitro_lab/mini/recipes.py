@@ -56,7 +56,7 @@ RECIPES = {
         vae_steps=3_600,
         vae_batch=16,
         judge_steps=1_500,
-        teacher_steps=2_200,
+        teacher_steps=1_800,
         regressed_steps=500,
     ),
     "cuda": Recipe(
