@@ -101,7 +101,7 @@ def measure(
         panels = [partial(critics_cost, per_cell=heads) for heads in sorted({1, config.per_cell})]
         makers = [*panels, partial(pool_size, many=many), panel_cost, step_cost]
         ratios = [make(training).time(rounds) for make in tqdm(makers, desc="bench", leave=False)]
-    return [replace(ratio, device=training.accelerator.device.type) for ratio in ratios]
+        return [replace(ratio, device=training.accelerator.device.type) for ratio in ratios]
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class ConvHead(nn.Module):
 
     def __init__(self, channels: int, width: int = 32, depth: int = 1):
         super().__init__()
+        self.depth = depth
         widths = [channels] + [width] * depth
         layers = [
             layer
@@ -31,5 +32,15 @@ class ConvHead(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, h, w) -> logits (B, 1, h/2^depth, w/2^depth)."""
+        """Features (B, C, h, w) -> logits (B, 1, h/2^depth, w/2^depth).
+
+        Raises:
+            ValueError: if the map is too small to be halved so often.
+        """
+        side, least = min(feature.shape[-2:]), 2**self.depth
+        if side < least:
+            raise ValueError(
+                f"A feature map of {side}×{side} is too small for a head of depth {self.depth}, which needs {least}; "
+                "use less depth, or larger crops (crop_size)."
+            )
         return self.layers(feature)

@@ -178,13 +178,17 @@ def test_critics_learn_in_every_second_step_after_the_warm_up(tmp_path):
 
 
 def test_views_crops_and_heads_are_settings(tmp_path):
-    config = replace(TINY, views=("local unconditional",), crop_size=4, crops=3, depth=2, vectorize=False, steps=1)
+    config = replace(TINY, views=("local unconditional",), crop_size=16, crops=3, depth=2, vectorize=False, steps=1)
     training = prepare(config, tmp_path)
     shapes = []
     training.backbone.unet.conv_in.register_forward_hook(lambda module, inputs, output: shapes.append(output.shape))
     (report,) = train(training)
     assert report.margins.shape == (1, 10, 1)
-    assert {(shape[0], *shape[2:]) for shape in shapes} == {(3 * TINY.batch_size, 4, 4)}
+    assert {(shape[0], *shape[2:]) for shape in shapes} == {(3 * TINY.batch_size, 16, 16)}
+    with pytest.raises(
+        ValueError, match="1×1 is too small for a head of depth 1, which needs 2; use less depth, or larger"
+    ):
+        next(train(prepare(replace(config, crop_size=4, depth=1), tmp_path / "small")))
     layers = [layer for layer in training.pool.heads[0].template.layers if isinstance(layer, torch.nn.Conv2d)]
     assert [layer.stride[0] for layer in layers] == [2, 2, 1]
 

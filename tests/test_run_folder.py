@@ -72,7 +72,7 @@ def arguments(folder: Path, **changes: object) -> list[str]:
 
 def test_folder_holds_what_it_should(uncut):
     pictures = {"samples-2.png", "samples-4.png", "curves.png"}
-    files = {"config.json", "checkpoint.safetensors", "reports.csv", "student.safetensors"}
+    files = {"config.json", "checkpoint.safetensors", "reports.csv", "student.safetensors", "commit.txt"}
     assert {path.name for path in uncut.iterdir()} == pictures | files
     assert json.loads((uncut / "config.json").read_text()) == json.loads(json.dumps(asdict(TINY)))
     assert saved_step(uncut) == TINY.steps
@@ -86,7 +86,7 @@ def test_reports_have_a_row_for_each_step(uncut):
     reports = read_reports(uncut)
     assert reports["step"] == [1, 2, 3, 4]
     assert set(reports["t_star"]) <= set(TINY.t_star)
-    views = [reports[name] for name in COLUMNS if name.startswith("margin_")]
+    views = [reports[f"margin_{view.replace(' ', '_')}"] for view in TINY.views]
     assert [sum(margins) / 3 for margins in zip(*views, strict=True)] == pytest.approx(reports["margin"], abs=1e-6)
 
 
