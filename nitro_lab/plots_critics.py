@@ -80,8 +80,9 @@ def demography(simulated: Sequence[Population], measured: Population | None = No
         if rules.per_cell == draws[0]:
             name = f"refresh {100 * rules.refresh:g} %"
             draw_survival(age, ages(rules, population.steps), population.age, color, label=name)
-        draw_survival(axes[rules.per_cell], updates(rules, population.steps), population.updates, color)
-        axes[rules.per_cell].set_xlim(-0.3, 1.8 * rules.drawn * population.steps + 1)  # more are hardly ever seen
+        shown = round(1.8 * rules.drawn * population.steps) + 1  # more are hardly ever seen
+        draw_survival(axes[rules.per_cell], updates(rules, population.steps), population.updates, color, shown=shown)
+        axes[rules.per_cell].set_xlim(-0.3, shown)
         mean.plot(rules.per_cell, population.updates.mean(), "o", color=color, ms=6)
     for refresh, color in colors.items():
         rules_of_draws = [replace(simulated[0].rules, refresh=refresh, per_cell=draw) for draw in draws]
@@ -94,10 +95,12 @@ def demography(simulated: Sequence[Population], measured: Population | None = No
     return figure
 
 
-def draw_survival(axis: Axes, shares: np.ndarray, values: np.ndarray, color: str, label: str | None = None) -> None:
-    """The share that has at least so much, by the formula as a line, and of some values as dots."""
+def draw_survival(
+    axis: Axes, shares: np.ndarray, values: np.ndarray, color: str, label: str | None = None, shown: int | None = None
+) -> None:
+    """The share that has at least so much, by the formula as a line, and of some values (up to `shown`) as dots."""
     most = len(shares) - 1
-    some = np.unique(np.linspace(0, most, 25).round().astype(int))
+    some = np.unique(np.linspace(0, min(most, shown or most), 25).round().astype(int))
     axis.plot(at_least(shares), color=color, lw=1.5, label=label)
     axis.plot(some, share_at_least(values, most)[some], "o", color=color, ms=4)
 

@@ -85,21 +85,22 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def with_known_error(
-    alphas_cumprod: torch.Tensor, latents: torch.Tensor, t: int, size: float, generator: torch.Generator
+    alphas_cumprod: torch.Tensor, latents: torch.Tensor, told: int, size: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Noise clean latents to level t, and read them back with an ε that is wrong by a known amount.
+    """Noise clean latents to the last level, and read them back at a told time with an answer that is a little wrong.
 
     Args:
         latents: x0, (N, C, H, W).
-        size: standard deviation of the error; the true ε has 1.
+        size: standard deviation of the error in ε', the answer that would lead back to x0.
 
     Returns:
         x0 with the error that comes of it, (N, C, H, W).
     """
     noise, error = torch.randn((2, *latents.shape), generator=generator).to(latents)
-    alpha = alphas_cumprod[t].to(latents)
-    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    return x0_from_noise(alphas_cumprod, noisy, noise + size * error, t)
+    last, alpha = (alphas_cumprod[t].to(latents) for t in (-1, told))
+    x_T = last.sqrt() * latents + (1 - last).sqrt() * noise
+    answer = (x_T - alpha.sqrt() * latents) / (1 - alpha).sqrt()
+    return x0_from_noise(alphas_cumprod, x_T, answer + size * error, told)
 
 
 def rms(x: torch.Tensor, y: torch.Tensor) -> float:
