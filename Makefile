@@ -13,6 +13,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\): .*##\(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 run: $(READY)  ## execute every notebook on the miniature and write them as HTML under build/
+	@echo "== running every notebook: about a quarter of an hour on two CPU cores; then open build/index.html"
 	$(BIN)/nitro-lab run
 
 test: $(READY)  ## lint, types, unit tests, notebooks at smoke scale, browser tests
@@ -25,6 +26,7 @@ test: $(READY)  ## lint, types, unit tests, notebooks at smoke scale, browser te
 	$(BIN)/pytest
 
 lab: $(READY)  ## open the notebooks in JupyterLab, on this machine only
+	@echo "== opening the notebooks in JupyterLab, on this machine only; Ctrl+C ends it"
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 lock: $(READY)  ## pin the versions anew in requirements.lock, within pyproject.toml's limits

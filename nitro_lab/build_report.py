@@ -60,7 +60,7 @@ def build_and_report(recipe: str | None, out: Path | None, device: str | None, i
 
 
 def show_progress(miniature: Miniature) -> None:
-    """Train all stages, one bar each; what earlier runs have done is filled in at once."""
+    """Train all stages, one bar each. What earlier runs have done is filled in; a stage that is finished has no bar."""
     bars: dict[str, tqdm] = {}
     for stage, progress in miniature.train():
         if stage not in bars:

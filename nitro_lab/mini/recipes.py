@@ -12,16 +12,16 @@ class Recipe:
     seed: int = 2412
     save_every: int = 250  # steps between snapshots
 
-    vae_steps: int = 9_000
-    vae_batch: int = 8
+    vae_steps: int = 8_000
+    vae_batch: int = 16
     vae_rate: float = 2e-3
     vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
 
-    judge_steps: int = 3_000
+    judge_steps: int = 4_500
     judge_batch: int = 48
     judge_rate: float = 2e-3
 
-    teacher_steps: int = 5_200
+    teacher_steps: int = 10_000
     teacher_batch: int = 32
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.998
@@ -32,7 +32,7 @@ class Recipe:
     cache_guidance: float = 3.0
     cache_redrawn: float = 0.55  # image-to-image strength; see `nitro_lab.mini.teacher_cache`
 
-    regressed_steps: int = 700
+    regressed_steps: int = 500
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
     regressed_shift: int = 250
@@ -48,16 +48,14 @@ class Recipe:
 
 
 RECIPES = {
-    "cpu": Recipe("cpu"),
+    "cpu": Recipe("cpu"),  # in one go, as many steps as the shipped weights took in three legs, the last by cpu-more
     "cpu-more": Recipe(
         "cpu-more",
         goes_on=True,
         seed=2414,
         vae_steps=3_600,
-        vae_batch=16,
         judge_steps=1_500,
         teacher_steps=1_800,
-        regressed_steps=500,
     ),
     "cuda": Recipe(
         "cuda",

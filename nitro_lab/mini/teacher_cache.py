@@ -35,7 +35,7 @@ def cache_teacher(recipe: Recipe, path: Path, pipe: StableDiffusionXLPipeline) -
     x0 = torch.zeros_like(noise)
     snapshot = Snapshot(path, recipe.settings("cache"), scenes=drawn, noise=noise, x0=x0, generator=generator)
     batches = range(0, recipe.cache_pairs, recipe.cache_batch)
-    for step in snapshot.steps(len(batches), every=1):
+    for step in snapshot.steps(len(batches), every=4):
         rows = slice(batches[step], batches[step] + recipe.cache_batch)
         prompts = [caption(scene) for scene in drawn[rows]]
         x0[rows] = draw_twice(recipe, pipe, prompts, noise[rows], generator)
