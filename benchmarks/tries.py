@@ -29,15 +29,19 @@ VARIANTS: dict[str, dict] = {
     "refresh 5 %": {"refresh": 0.05},
     "no refresh": {"refresh": 0.0},
     "one head a cell drawn": {"per_cell": 1},
-    "student rate 5e-5": {"student_rate": 5e-5},
     "student rate 1e-5": {"student_rate": 1e-5},
+    "student rate 1e-4": {"student_rate": 1e-4},
     "critic rate 1e-3": {"critic_rate": 1e-3},
     "critic rate 2e-2": {"critic_rate": 2e-2},
     "two noise levels": {"t_star": (10, 250)},
     "no warm-up": {"warm_up": 0},
-    "two critic steps": {"student_every": 2},
+    "as many steps of either": {"student_every": 1},
+    "four critic steps": {"student_every": 4},
     "no average": {"ema": 0.0},
     "narrow heads": {"width": 16},
+    "whole latents only": {"views": ("global conditional",)},
+    "crops of 12": {"crop_size": 12},
+    "four crops": {"crops": 4},
 }
 SHOWN = ("all", "texture", "FD", "recall", "coverage", "sharpness")
 

@@ -53,10 +53,10 @@ class DistillConfig:
     depth: int = setting(1, "how many times a head halves its feature map")
     vectorize: bool = setting(True, "heads of a cell run side by side; without, one after another")
 
-    student_rate: float = setting(2e-5, "AdamW's learning rate of the student")
+    student_rate: float = setting(3e-5, "AdamW's learning rate of the student")
     critic_rate: float = setting(5e-3, "AdamW's learning rate of the heads")
-    warm_up: int = setting(40, "first steps, for the critics alone; the student's rate then rises over as many")
-    student_every: int = setting(1, "the student learns in every so many-th step")
+    warm_up: int = setting(80, "first steps, for the critics alone; the student's rate then rises over as many")
+    student_every: int = setting(2, "the student learns in every so many-th step")
     critic_every: int = setting(1, "the critics learn in every so many-th step, and in each of the warm-up")
     clip: float = setting(1.0, "largest norm of the student's gradient")
     ema: float = setting(0.99, "decay of the averaged student, which is the one that is kept")

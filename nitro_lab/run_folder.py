@@ -2,6 +2,7 @@
 
 config.json             the settings
 commit.txt              the commit that it began with
+run.lock                keeps a second training out while one is at work
 checkpoint.safetensors  everything that the run needs to go on
 reports.csv             one row a step
 samples-STEP.png        fixed captions and noise: the soft student as it was, the averaged student as it is
@@ -11,13 +12,15 @@ student.safetensors     the averaged student's UNet in half precision, for `load
 
 import csv
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -55,7 +58,7 @@ def run(config: DistillConfig, folder: Path) -> Generator[Report, None, None]:
     Closing the generator saves first, as that of `nitro_lab.distill.train` does.
 
     Raises:
-        ValueError: if the folder holds a run under other settings; the message names them.
+        ValueError: if the folder holds a run under other settings (the message names them), or one that is under way.
         FloatingPointError: if a loss or gradient is no number.
         OSError, SafetensorError: if the folder cannot be written; what was saved before is whole.
     """
@@ -65,6 +68,25 @@ def run(config: DistillConfig, folder: Path) -> Generator[Report, None, None]:
         yield from train(training)
         return
     stamp(folder)
+    with only_one(folder):
+        yield from train_in(training, folder)
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep a second training out of a folder; two would write over each other."""
+    try:
+        with FileLock(folder / "run.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ValueError(
+            f"Another training is at work in {folder}. Wait for it, stop it, or choose another folder."
+        ) from error
+
+
+def train_in(training: Training, folder: Path) -> Generator[Report, None, None]:
+    """Train, and keep the folder's files in step with the checkpoint."""
+    config = training.config
     replace_file(folder / "config.json", lambda file: file.write_text(json.dumps(asdict(config), indent=2) + "\n"))
     drop_rows(folder / "reports.csv", steps_done(folder))
     before = draw_samples(training, training.student)  # not yet overwritten from the checkpoint

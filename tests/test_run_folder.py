@@ -72,7 +72,7 @@ def arguments(folder: Path, **changes: object) -> list[str]:
 
 def test_folder_holds_what_it_should(uncut):
     pictures = {"samples-2.png", "samples-4.png", "curves.png"}
-    files = {"config.json", "checkpoint.safetensors", "reports.csv", "student.safetensors", "commit.txt"}
+    files = {"config.json", "checkpoint.safetensors", "reports.csv", "student.safetensors", "commit.txt", "run.lock"}
     assert {path.name for path in uncut.iterdir()} == pictures | files
     assert json.loads((uncut / "config.json").read_text()) == json.loads(json.dumps(asdict(TINY)))
     assert saved_step(uncut) == TINY.steps
@@ -130,10 +130,19 @@ def test_samples_start_from_the_soft_student_after_a_resume_too(uncut, tmp_path,
     assert torch.equal(*seen)
 
 
+def test_a_second_training_is_kept_out(tmp_path):
+    with closing(run(TINY, tmp_path)) as first:
+        next(first)
+        with pytest.raises(ValueError, match=r"Another training is at work in .*choose another folder"):
+            next(run(TINY, tmp_path))
+    assert saved_step(tmp_path) == 1
+    assert len(read_reports(tmp_path)["step"]) == 1
+
+
 def test_other_settings_are_refused_by_name(uncut, capsys):
     before = (uncut / "reports.csv").read_bytes()
     assert main(arguments(uncut, student_rate=0.5)) == 1
-    assert "config.json was made under other settings (student_rate: saved 2e-05, now 0.5)" in capsys.readouterr().err
+    assert "config.json was made under other settings (student_rate: saved 3e-05, now 0.5)" in capsys.readouterr().err
     assert (uncut / "reports.csv").read_bytes() == before
 
 

@@ -19,6 +19,7 @@ TINY = DistillConfig(
     width=8,
     refresh=0.01,
     warm_up=0,
+    student_every=1,
     steps=4,
     save_every=2,
 )
