@@ -70,7 +70,8 @@ def before(miniature: Miniature) -> str:
     """What the weights were before the first step."""
     if not miniature.recipe.goes_on:
         return "nothing"
-    last = git("log", "-1", "--format=%H", "--", str(MODEL_FOLDER))
+    start = stamp(miniature.folder).split()[0]
+    last = git("log", "-1", "--format=%H", start, "--", str(MODEL_FOLDER))
     return f"the miniature of commit {last}, whose card tells its own"
 
 

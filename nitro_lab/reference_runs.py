@@ -22,7 +22,7 @@ RUNS = {  # what differs from the settings of `healthy`, and why one should know
         "the critics' learning rate is next to nothing: at 2·ln 2, each side is right half of the time",
     ),
     "no-refresh": ({"refresh": 0.0}, "nobody is thrown out"),
-    "refresh-too-often": ({"refresh": 0.1}, "a tenth of all heads is thrown out after each step"),
+    "refresh-too-often": ({"refresh": 0.05}, "one in twenty of all heads is thrown out after each step"),
 }
 
 
