@@ -177,7 +177,8 @@ class Dashboard(widgets.VBox):
     def draw_map(self) -> None:
         """The pool, with the last step's draws, and who was thrown out since the last map."""
         values = self.recording.training.pool.census()[self.colors.value]
-        reports, heads = self.recording.reports, ()
+        reports = self.recording.reports
+        heads: tuple[torch.Tensor, ...] = ()
         if reports:
             new = [report.refreshed for report in reports[:-1] if report.step > self.mapped]
             last = reports[-1]

@@ -1,5 +1,6 @@
 """Where a result comes from: the commit and the machine, for cards and benchmarks."""
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -21,7 +22,7 @@ def commit() -> str:
 
 def hardware(device: torch.device) -> str:
     """The processor in words."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU cores"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return f"{name} ({platform.machine()})"
 
 

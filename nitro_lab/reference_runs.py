@@ -91,7 +91,8 @@ def reading(run: Run) -> str:
     loss = f"{run.objective} critic loss {last_quarter(run.columns['critic_loss']):.2f}"
     if share is not None:
         loss += f" ({share:.0%} of knowing nothing)"
-    norm = last_quarter(run.columns["gradient_norm"])
+    norms = run.columns["gradient_norm"]
+    norm = last_quarter(np.where(norms > 0, norms, np.nan))  # 0 where only the critics learned
     return f"{loss}, margin {margin:+.3f} ± {error:.3f}, gradient {norm:.3g}: {verdict(margin, error, share)}"
 
 

@@ -69,7 +69,8 @@ def config_of(options: argparse.Namespace) -> "DistillConfig":
     from nitro_lab.distill_config import DistillConfig
 
     given: dict[str, Any] = {setting.name: getattr(options, setting.name) for setting in fields(DistillConfig)}
-    return DistillConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return DistillConfig(**given | lists)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ class Miniature:
         for report in progress:
             if report.step % min(25, self.recipe.save_every) == 0 or report.step == report.total:
                 seconds = f"{done + time.perf_counter() - start:.1f}\n"
-                replace_file(note, lambda file, text=seconds: file.write_text(text))
+                replace_file(note, partial(Path.write_text, data=seconds))
             yield stage, report
 
     def student_pipe(self) -> StableDiffusionXLPipeline:
