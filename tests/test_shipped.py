@@ -74,8 +74,27 @@ def test_student_is_softer_and_farther_from_the_world_than_its_teacher(exam, ima
 
 def test_critics_made_the_student_sharper(exam, images):
     soft, trained = mark(exam, images["student"]), mark(exam, sit(exam, load_pipeline("mini"), 1))
-    assert trained["sharpness"] > 1.03 * soft["sharpness"]
-    assert trained["all"] > soft["all"] - 0.15  # it pays with texture: docs/tries.md
+    assert trained["sharpness"] > 1.2 * soft["sharpness"]
+    assert trained["FD"] < soft["FD"]
+    assert trained["all"] > soft["all"] - 0.08  # two standard errors of so few images
+
+
+def test_card_shows_what_has_been_reached_of_the_goals():
+    """Of a thousand images each. What has not been reached is told in the cards, the README and docs/tries.md."""
+    figures = json.loads((MODEL_FOLDER / "figures.json").read_text())
+    judge = figures["judge on renders"]
+    assert min(judge[name] for name in FACTORS) >= 0.98
+    assert min(judge[f"{name}, large"] for name in FACTORS if name != "size") >= 0.99
+    assert figures["gap"]["FD of the student over the teacher's"] >= 2
+    assert figures["gap"]["told apart by a fresh network"] >= 0.9
+    teacher, soft, student = list(json.loads((MODEL_FOLDER / "critics_figures.json").read_text()).values())[1:]
+    assert teacher["repetition"] <= 0.01
+    assert abs(teacher["sharpness"] - 1) <= 0.1
+    assert abs(student["sharpness"] / teacher["sharpness"] - 1) <= 0.15
+    assert student["repetition"] <= 0.02
+    assert student["recall"] >= 0.8 * teacher["recall"]
+    assert abs(student["texture"] - teacher["texture"]) <= 0.02
+    assert student["FD"] < 0.8 * soft["FD"]
 
 
 def test_card_of_the_trained_student_shows_what_was_measured():
