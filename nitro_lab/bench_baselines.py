@@ -28,10 +28,9 @@ class MeanCritics:
         """Itself."""
         return self
 
-    def score(self, features: Maps, frozen: bool = False) -> list[torch.Tensor]:
+    def score(self, features: Maps) -> list[torch.Tensor]:
         """One row of logits a cell, as `Panel.score` has them."""
-        weight = self.weight.detach() if frozen else self.weight
-        return [weight * feature.mean((1, 2, 3))[None] for maps in features for feature in maps]
+        return [self.weight * feature.mean((1, 2, 3))[None] for maps in features for feature in maps]
 
     def leaves(self) -> list[torch.Tensor]:
         """What the critics' loss is differentiated by."""

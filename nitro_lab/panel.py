@@ -29,15 +29,14 @@ class Panel:
             [pool.state(level)[0][rows].requires_grad_() for level, rows in enumerate(levels)] for levels in self.rows
         ]
 
-    def score(self, features: Sequence[Sequence[torch.Tensor]], frozen: bool = False) -> list[torch.Tensor]:
+    def score(self, features: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
         """Logits of every cell, views first: a list of (per_cell, all logits of a head).
 
         Args:
             features: for each view, its feature maps (B, C, h, w), level by level.
-            frozen: judge without learning: gradients reach the features only.
         """
         return [
-            self.pool.heads[level].score(rows.detach() if frozen else rows, feature)
+            self.pool.heads[level].score(rows, feature)
             for weights, maps in zip(self.weights, features, strict=True)
             for level, (rows, feature) in enumerate(zip(weights, maps, strict=True))
         ]

@@ -113,14 +113,23 @@ def test_two_processes_train_as_one(start, tmp_path):
         assert numbers == pytest.approx(wanted, rel=1e-4, abs=1e-5)
     alone, together = student_of(tmp_path / "one"), student_of(tmp_path / "two")
     before = load_pipeline("mini-regressed", device="cpu").unet.state_dict()
-    # AdamW's first steps are as long as its rate: a weight whose gradient is nothing but rounding moves either way
+    # AdamW's first steps are as long as its rate: a weight whose gradient is nothing but rounding moves either way.
     assert distance(alone, together) < 0.03 * distance(alone, before)
+    # Its first moments are means of gradients; the second one is taken where the first step led.
+    alone, together = (moments_of(tmp_path / name) for name in ("one", "two"))
+    nothing = {name: torch.zeros_like(value) for name, value in alone.items()}
+    assert distance(alone, together) < 0.01 * distance(alone, nothing)
 
 
 def student_of(folder: Path) -> dict[str, torch.Tensor]:
     """The student's weights in a checkpoint."""
     state = saved_state(folder)
     return {name.removeprefix("student/"): value for name, value in state.items() if name.startswith("student/")}
+
+
+def moments_of(folder: Path) -> dict[str, torch.Tensor]:
+    """AdamW's first moments of the student in a checkpoint."""
+    return {name: value for name, value in saved_state(folder).items() if name.endswith("/exp_avg")}
 
 
 def distance(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:

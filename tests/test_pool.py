@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from small_pool import CHANNELS, MeanHead, make_features, make_pool, stored, train_step
+from small_pool import CHANNELS, MeanHead, make_pool, stored, train_step
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -134,17 +134,6 @@ def test_state_dict_brings_a_pool_back():
 
 def test_pool_has_nothing_for_a_common_optimiser_to_train():
     assert list(make_pool().parameters()) == []
-
-
-def test_frozen_scores_give_gradients_to_features_only():
-    pool, generator = make_pool(), torch.Generator().manual_seed(1)
-    panel = pool.draw(0)
-    features = [[feature.requires_grad_() for feature in maps] for maps in make_features(pool, generator)]
-    frozen = panel.score(features, frozen=True)
-    assert all(map(torch.equal, frozen, panel.score(features)))
-    torch.cat(frozen).sum().backward()
-    assert all(leaf.grad is None for leaf in panel.leaves())
-    assert all(feature.grad.count_nonzero() > 0 for maps in features for feature in maps)
 
 
 def test_census_is_a_copy():
