@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.judging import draw_batch, judge, look, predict_x0
+from nitro_lab.judging import draw_batch, judge, look
 from nitro_lab.panel import Panel
+from nitro_lab.sampling import predict_x0
 from nitro_lab.studio import Training, prepare
 from nitro_lab.teacher_samples import TeacherSamples
 

@@ -24,9 +24,9 @@ from nitro_lab.judging import draw_batch, look
 from nitro_lab.objectives import OBJECTIVES
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.provenance import commit, hardware
+from nitro_lab.randomness import random_below
 from nitro_lab.studio import Training, prepare
 from nitro_lab.timing import now
-from nitro_lab.views import random_below
 
 # what the pictures show does not change the time; both sides learn in every step
 CONFIG = DistillConfig(reals=64, captions=64, teacher_steps=1, warm_up=0, student_every=1)

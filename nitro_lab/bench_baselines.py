@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from nitro_lab.heads import ConvHead
-from nitro_lab.judging import draw_batch, look, predict_x0
+from nitro_lab.judging import draw_batch, look
 from nitro_lab.objectives import OBJECTIVES
+from nitro_lab.randomness import random_below
+from nitro_lab.sampling import predict_x0
 from nitro_lab.studio import Training
-from nitro_lab.views import random_below
 
 Maps = Sequence[Sequence[torch.Tensor]]
 

@@ -10,15 +10,16 @@ import torch
 
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.judging import Judgement, add_up, judge
-from nitro_lab.randomness import chance_from
+from nitro_lab.randomness import chance_from, random_below
+from nitro_lab.stages import Turn, draw_turn, stage_at
 from nitro_lab.studio import Training, prepare
-from nitro_lab.views import random_below
 
 
 @dataclass(frozen=True)
 class Report:
     """What one step did. V views, L feature levels, n heads a cell.
 
+    turn: which step of which schedule the student took.
     critic_loss, student_loss: means over the panel; the student's is nan where only the critics learned.
     margins: (V, L, n), mean logit of reals minus that of fakes, before the step; slots: (V, L, n), who was drawn.
     refreshed: (k, 4), who was thrown out after it. gradient_norm: of the student, before clipping;
@@ -26,6 +27,7 @@ class Report:
     """
 
     step: int
+    turn: Turn
     noise_level: int
     critic_loss: float
     student_loss: float
@@ -82,7 +84,9 @@ def take_turn(training: Training, step: int) -> Report:
     student_learns = learned >= 0 and learned % config.student_every == 0
     critics_learn = learned < 0 or learned % config.critic_every == 0
     training.optimizer.zero_grad()
-    judgement = add_up([judge(training, panel, student_learns) for _ in range(config.accumulation)], accelerator)
+    most = stage_at(step, config.stages, config.stage_steps)
+    turn = draw_turn(most, config.step_law, config.one_step_share, training.generator)
+    judgement = add_up([judge(training, panel, student_learns, turn) for _ in range(config.accumulation)], accelerator)
     norm = gather_gradient(training) if student_learns else 0.0
     critic_norm = torch.nn.utils.get_total_norm(judgement.gradients).item()
     check_numbers(training, step, judgement, norm, critic_norm)
@@ -96,6 +100,7 @@ def take_turn(training: Training, step: int) -> Report:
         training.average.update_parameters(training.student)
     return Report(
         step=step + 1,
+        turn=turn,
         noise_level=noise_level,
         critic_loss=judgement.critic_loss,
         student_loss=judgement.student_loss if student_learns else float("nan"),

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nitro_lab.objectives import OBJECTIVES
+from nitro_lab.stages import LAWS
 from nitro_lab.views import CHOICES, PAPER_VIEWS
 
 MIXED_PRECISIONS = ("no", "bf16")
 COUNTS = (
     *("steps", "batch_size", "accumulation", "save_every", "student_every", "critic_every"),
-    *("reals", "captions", "teacher_steps", "slots", "width", "depth", "crop_size", "crops"),
+    *("reals", "captions", "teacher_steps", "slots", "width", "depth", "crop_size", "crops", "stage_steps"),
 )
 
 
@@ -53,6 +54,14 @@ class DistillConfig:
     depth: int = setting(1, "how many times a head halves its feature map")
     vectorize: bool = setting(True, "heads of a cell run side by side; without, one after another")
 
+    stages: tuple[int, ...] = setting(
+        (1,), "most steps that the student learns to take, stage after stage; bottom-up: 1 2 3 4 [F]"
+    )
+    stage_steps: int = setting(300, "training steps of each stage but the last, which has all that are left")
+    step_law: str = setting("any schedule", f"which step of which schedule a batch trains, one of {', '.join(LAWS)}")
+    one_step_share: float = setting(0.0, "share of batches that train one step whatever the law draws")
+    rollout_gradient: bool = setting(False, "let gradients through the last re-noising, into the step before")
+
     student_rate: float = setting(3e-5, "AdamW's learning rate of the student")
     critic_rate: float = setting(5e-3, "AdamW's learning rate of the heads")
     warm_up: int = setting(80, "first steps, for the critics alone; the student's rate then rises over as many")
@@ -69,11 +78,13 @@ class DistillConfig:
         """Refuse what cannot work, before anything is loaded."""
         self.check_choice("objective", tuple(OBJECTIVES))
         self.check_choice("mixed_precision", MIXED_PRECISIONS)
+        self.check_choice("step_law", tuple(LAWS))
         for name in COUNTS:
             self.check_range(name, 1)
         self.check_range("per_cell", 1, self.slots)
         self.check_range("refresh", 0, 1)
         self.check_range("ema", 0, 1)
+        self.check_range("one_step_share", 0, 1)
         for name in ("warm_up", "student_rate", "critic_rate"):
             self.check_range(name, 0)
         if not self.clip > 0:
@@ -84,6 +95,8 @@ class DistillConfig:
             raise ValueError(
                 f"t_star is {self.t_star}; give one or more timesteps from 0 to 999 (the paper's: 10 250 500 750)."
             )
+        if not self.stages or min(self.stages) < 1:
+            raise ValueError(f"stages is {self.stages}; give one or more numbers of steps from 1 (bottom-up: 1 2 3 4).")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulation} equal parts.")
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from diffusers import UNet2DConditionModel
 
 from nitro_lab.objectives import OBJECTIVES
 from nitro_lab.panel import Panel
-from nitro_lab.sampling import Conditioning, predict_noise, x0_from_noise
-from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.sampling import Conditioning, predict_x0
+from nitro_lab.stages import ONE_STEP, Turn
 from nitro_lab.studio import Training
 from nitro_lab.views import make_view
 
@@ -24,21 +23,21 @@ class Judgement:
     gradients: list[torch.Tensor]
 
 
-def judge(training: Training, panel: Panel, student_learns: bool) -> Judgement:
+def judge(training: Training, panel: Panel, student_learns: bool, turn: Turn = ONE_STEP) -> Judgement:
     """Make fakes, show them and as many reals to the panel; leaves the student's gradient in its weights.
 
     The fakes' features and logits are computed once. The critics' loss is differentiated by the panel's weights alone,
     and the student's loss by the student's alone, so neither leaks into the other.
     """
     config, objective = training.config, OBJECTIVES[training.config.objective]
-    batch = draw_batch(training)
+    batch = draw_batch(training, several_steps=turn.k > 1)
     t_star = config.t_star[panel.noise_level]
     crops = int(torch.randint(2**62, (), generator=training.generator, device=training.generator.device))
     with training.accelerator.autocast():
         with torch.no_grad():
             real_maps = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops)
         with torch.set_grad_enabled(student_learns):
-            fakes = predict_x0(training.student, training.scheduler, batch.x_T, batch.fake_told)
+            fakes = make_fakes(training, batch, turn)
             fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
         real, fake = panel.score(real_maps), panel.score(fake_maps)
     real, fake = ([logits.float() for logits in side] for side in (real, fake))  # a margin is less than bf16's grain
@@ -55,16 +54,26 @@ def judge(training: Training, panel: Panel, student_learns: bool) -> Judgement:
 
 @dataclass(frozen=True)
 class Batch:
-    """Reals and the start of fakes, with what the UNet is told of each, and the noise that hides both at t*."""
+    """Reals and the start of fakes, with what the UNet is told of each, and the noise that hides both at t*.
+
+    seeds: (B,), of the noise between the steps of each fake; none where one step is all.
+    """
 
     reals: torch.Tensor
     real_told: Conditioning
     x_T: torch.Tensor  # noqa: N815 (the paper's symbol)
     fake_told: Conditioning
     noise: torch.Tensor
+    seeds: torch.Tensor | None = None
+
+    def generators(self) -> list[torch.Generator] | None:
+        """One for each fake, so that its noise is the same however a batch is split over processes."""
+        if self.seeds is None:
+            return None
+        return [torch.Generator(self.x_T.device).manual_seed(seed) for seed in self.seeds.tolist()]
 
 
-def draw_batch(training: Training) -> Batch:
+def draw_batch(training: Training, several_steps: bool = False) -> Batch:
     """This process' share of one part of a batch: reals out of the cache; fresh noise, with captions of its own."""
     config, samples, generator = training.config, training.samples, training.generator
     accelerator = training.accelerator
@@ -77,18 +86,14 @@ def draw_batch(training: Training) -> Batch:
     share = size // accelerator.num_processes
     mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
     real, fake, told = real[mine], fake[mine], samples.conditioning
-    return Batch(samples.x0[real], told[real], x_T[mine], told[fake], noise[mine])
+    seeds = torch.randint(2**62, (size,), generator=generator, device=generator.device)[mine] if several_steps else None
+    return Batch(samples.x0[real], told[real], x_T[mine], told[fake], noise[mine], seeds)
 
 
-def predict_x0(
-    student: UNet2DConditionModel,
-    scheduler: TimestepShiftLCMScheduler,
-    x_T: torch.Tensor,
-    told: Conditioning,
-) -> torch.Tensor:
-    """The student's image of pure noise x_T (B, C, H, W) in one step, under the timestep that inference tells it."""
-    t = int(scheduler.timesteps[0])
-    return x0_from_noise(scheduler.alphas_cumprod, x_T, predict_noise(student, x_T, t, told), t)
+def make_fakes(training: Training, batch: Batch, turn: Turn) -> torch.Tensor:
+    """The student's x0 (B, C, H, W) of pure noise, by the way that inference goes too."""
+    flow = training.config.rollout_gradient
+    return predict_x0(training.student, training.scheduler, batch.x_T, batch.fake_told, turn, batch.generators(), flow)
 
 
 def look(

@@ -23,3 +23,8 @@ def chance_from(generator: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def random_below(count: int, generator: torch.Generator) -> int:
+    """An integer from 0 to count − 1."""
+    return int(torch.randint(count, (), generator=generator, device=generator.device))

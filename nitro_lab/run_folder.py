@@ -27,18 +27,20 @@ from safetensors.torch import save_file
 from nitro_lab.canvas import picture_grid
 from nitro_lab.distill import Report, train
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.judging import predict_x0
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.plots_training import training_curves
 from nitro_lab.provenance import stamp
-from nitro_lab.sampling import decode, encode_prompts
+from nitro_lab.sampling import decode, encode_prompts, predict_x0
 from nitro_lab.snapshots import Snapshot, replace_file
+from nitro_lab.stages import Turn
 from nitro_lab.studio import Training, prepare, read_prompts
 from nitro_lab.views import CHOICES
 from nitro_lab.weight_files import CheckpointError
 
 COLUMNS = (
     "step",
+    "schedule",
+    "k",
     "t_star",
     "critic_loss",
     "student_loss",
@@ -149,6 +151,8 @@ def row_of(report: Report, config: DistillConfig) -> list[float]:
     by_view = dict(zip(config.views, report.margins.flatten(1).mean(1).tolist(), strict=True))
     return [
         report.step,
+        report.turn.steps,
+        report.turn.k,
         config.t_star[report.noise_level],
         report.critic_loss,
         report.student_loss,
@@ -191,20 +195,25 @@ def show(training: Training, folder: Path, before: torch.Tensor, step: int) -> N
     student = training.average.module
     weights = {name: value.to(torch.float16).contiguous() for name, value in student.state_dict().items()}
     replace_file(folder / "student.safetensors", lambda file: save_file(weights, file, metadata={"format": "pt"}))
-    rows = {"soft student, before": before, f"averaged student, step {step}": draw_samples(training, student)}
+    rows = {"soft student, before": before}
+    for count in range(1, max(training.config.stages) + 1):
+        several = f", in {count} steps" if count > 1 else ""
+        rows[f"averaged student, step {step}{several}"] = draw_samples(training, student, count)
     replace_file(folder / f"samples-{step}.png", picture_grid(rows, sample_prompts(training.config)).savefig)
     curves = training_curves(read_reports(folder), training.config.objective)
     replace_file(folder / "curves.png", curves.savefig)
 
 
 @torch.no_grad()
-def draw_samples(training: Training, student: UNet2DConditionModel) -> torch.Tensor:
+def draw_samples(training: Training, student: UNet2DConditionModel, steps: int = 1) -> torch.Tensor:
     """Pictures (N, 3, H, W) in [-1, 1] of the same captions and noise for every student, from every seed's run."""
     prompts = sample_prompts(training.config)
     told = encode_prompts(training.pipe, prompts)
     shape = (len(prompts), *training.samples.x0.shape[1:])
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(training.samples.x0)
-    return decode(training.pipe, predict_x0(student, training.scheduler, noise, told)).cpu()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(shape, generator=generator).to(training.samples.x0)
+    x0 = predict_x0(student, training.scheduler, noise, told, Turn(steps, steps), generator)
+    return decode(training.pipe, x0).cpu()
 
 
 def sample_prompts(config: DistillConfig) -> list[str]:

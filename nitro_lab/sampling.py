@@ -1,13 +1,16 @@
 """Sampling in latents: many samples through diffusers' own pipeline, or one schedule watched step by step."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from diffusers import SchedulerMixin, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 from tqdm.auto import tqdm
+
+from nitro_lab.stages import ONE_STEP, Turn
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a schedule: what the UNet was told (t'), what it made of it (x0), and the next latent."""
+    """One step of a schedule: what the UNet was told (t'), what was made of it (x0), and the next latent."""
 
     told: int
     x0: torch.Tensor
@@ -60,6 +63,43 @@ def x0_from_noise(
     return (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
 
 
+def walk(
+    unet: UNet2DConditionModel,
+    scheduler: SchedulerMixin,
+    noise: torch.Tensor,
+    conditioning: Conditioning,
+    steps: int,
+    empty: Conditioning | None = None,
+    guidance: float = 1.0,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    graph: Container[int] = (),
+) -> Iterator[Step]:
+    """Run a schedule and yield every step; the last one's `latents` are the sample.
+
+    Args:
+        scheduler: any variance-preserving scheduler of diffusers (LCM, DDIM, DPM-Solver, ours).
+        noise: x_T, (B, C, H, W), of unit variance.
+        empty: conditioning of the empty prompt, for classifier-free guidance (Ho and Salimans 2022).
+        guidance: 1 or less is none, as in diffusers' pipelines; more needs `empty`.
+        generator: source of the noise that stochastic schedulers add, one for all images or one for each.
+        graph: steps, counted from 0, through which gradients may flow where the caller allows them at all.
+    """
+    scheduler.set_timesteps(steps, device=noise.device)
+    extra = {"generator": generator} if generator is not None else {}
+    latents = noise * scheduler.init_noise_sigma
+    for index, told in enumerate(scheduler.timesteps):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and index in graph):
+            inputs = scheduler.scale_model_input(latents, told)
+            eps = predict_noise(unet, inputs, told, conditioning)
+            if empty is not None and guidance > 1:
+                blank = predict_noise(unet, inputs, told, empty)
+                eps = blank + guidance * (eps - blank)
+            x0 = x0_from_noise(scheduler.alphas_cumprod, latents, eps, told)
+            stepped = scheduler.step(eps, told, latents, **extra)
+        latents = stepped.prev_sample
+        yield Step(int(told), getattr(stepped, "denoised", x0), latents)
+
+
 @torch.no_grad()
 def watch(
     unet: UNet2DConditionModel,
@@ -69,29 +109,31 @@ def watch(
     steps: int,
     empty: Conditioning | None = None,
     guidance: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Iterator[Step]:
-    """Run a schedule and yield every step; the last one's `latents` are the sample.
+    """As `walk`, without gradients."""
+    yield from walk(unet, scheduler, noise, conditioning, steps, empty, guidance, generator)
 
-    Args:
-        scheduler: any variance-preserving scheduler of diffusers (LCM, DDIM, DPM-Solver, ours).
-        noise: x_T, (B, C, H, W), of unit variance.
-        empty: conditioning of the empty prompt, for classifier-free guidance (Ho and Salimans 2022).
-        guidance: 1 or less is none, as in diffusers' pipelines; more needs `empty`.
-        generator: source of the noise that stochastic schedulers add.
+
+def predict_x0(
+    student: UNet2DConditionModel,
+    scheduler: SchedulerMixin,
+    x_T: torch.Tensor,
+    conditioning: Conditioning,
+    turn: Turn = ONE_STEP,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    through_noising: bool = False,
+) -> torch.Tensor:
+    """The student's k-th image x0 (B, C, H, W) on a schedule, as inference makes it; one step of pure noise by default.
+
+    Gradients flow through the k-th prediction only, and, where they are asked to, through the last re-noising into the
+    prediction before it.
     """
-    scheduler.set_timesteps(steps, device=noise.device)
-    extra = {"generator": generator} if generator is not None else {}
-    latents = noise * scheduler.init_noise_sigma
-    for told in scheduler.timesteps:
-        inputs = scheduler.scale_model_input(latents, told)
-        eps = predict_noise(unet, inputs, told, conditioning)
-        if empty is not None and guidance > 1:
-            blank = predict_noise(unet, inputs, told, empty)
-            eps = blank + guidance * (eps - blank)
-        x0 = x0_from_noise(scheduler.alphas_cumprod, latents, eps, told)
-        latents = scheduler.step(eps, told, latents, **extra, return_dict=False)[0]
-        yield Step(int(told), x0, latents)
+    first = turn.k - 2 if through_noising else turn.k - 1
+    steps = walk(
+        student, scheduler, x_T, conditioning, turn.steps, generator=generator, graph=range(max(first, 0), turn.k)
+    )
+    return next(islice(steps, turn.k - 1, None)).x0
 
 
 def generate(

@@ -63,6 +63,7 @@ def prepare(
         raise ValueError(
             f"student {config.student!r} has no shifted timestep; give a one-step student, such as mini-regressed."
         )
+    start.scheduler.set_timesteps(max(config.stages))  # refuses more steps than its schedule has
     with accelerator.main_process_first():
         samples = load_teacher_samples(
             teacher,
@@ -102,7 +103,6 @@ def prepare(
     snapshot = Snapshot(
         (folder or Path("build/distill")) / "checkpoint.safetensors", config.outcome() | made_of, **parts
     )
-    start.scheduler.set_timesteps(1)
     return Training(config, accelerator, teacher, start.scheduler, samples, backbone, snapshot=snapshot, **parts)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nitro_lab.randomness import random_below
 from nitro_lab.sampling import Conditioning
 
 Seen = tuple[torch.Tensor, Conditioning]
@@ -56,11 +57,6 @@ class Crops:
             crops.append(latents[:, :, top : top + self.size, left : left + self.size])
         rows = torch.arange(len(latents), device=latents.device).repeat(self.number)
         return torch.cat(crops), (conditioning if self.conditional else empty)[rows]
-
-
-def random_below(count: int, generator: torch.Generator) -> int:
-    """An integer from 0 to count − 1."""
-    return int(torch.randint(count, (), generator=generator, device=generator.device))
 
 
 PAPER_VIEWS = ("global conditional", "local conditional", "local unconditional")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from nitro_lab.randomness import random_below
 from nitro_lab.sampling import Conditioning
-from nitro_lab.views import CHOICES, PAPER_VIEWS, Crops, Whole, make_view, random_below
+from nitro_lab.views import CHOICES, PAPER_VIEWS, Crops, Whole, make_view
 
 IMAGES, SIDE = 3, 16
 
