@@ -38,6 +38,7 @@ class DistillConfig:
     accumulation: int = setting(1, "parts that a batch is split into, to save memory")
 
     reals: int = setting(1024, "samples of the teacher on disk")
+    reals_seed: int = setting(0, "of the teacher's samples; runs of other seeds share them")
     captions: int = setting(4096, "prompts that fakes are made of; their embeddings are on disk too")
     teacher_steps: int = setting(12, "steps of each")
     teacher_guidance: float = setting(3.0, "guidance of each; 1 or less is none")

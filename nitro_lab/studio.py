@@ -71,7 +71,7 @@ def prepare(
             config.reals,
             config.teacher_steps,
             config.teacher_guidance,
-            config.seed,
+            config.reals_seed,
             config.captions,
         )
     made_of = {

@@ -25,7 +25,7 @@ from nitro_lab.run_folder import COLUMNS, read_reports, run
 from nitro_lab.weight_files import CheckpointError
 
 HEADER = (
-    "step,t_star,critic_loss,student_loss,margin,margin_global_conditional,margin_local_conditional,"
+    "step,schedule,k,t_star,critic_loss,student_loss,margin,margin_global_conditional,margin_local_conditional,"
     "margin_local_unconditional,margin_global_unconditional,gradient_norm,critic_gradient_norm,refreshed,seconds"
 )
 SECONDS = COLUMNS.index("seconds")
