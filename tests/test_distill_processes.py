@@ -36,7 +36,7 @@ for report in distill(DistillConfig(**settings), Path(folder)):
     print(json.dumps([numbers, report.seconds]), flush=True)
 """
 LONG = replace(TINY, steps=16, save_every=1)
-SHORT = replace(TINY, steps=2)
+SHORT = replace(TINY, steps=2, student_every=2)  # the second step shows where the student's first one led
 LIMIT = 1200  # seconds, for a machine that is busy with something else: a child that hangs is ended, and its test fails
 Start = Callable[..., subprocess.Popen]
 
@@ -110,15 +110,15 @@ def test_two_processes_train_as_one(start, tmp_path):
     first, second = (finish(child) for child in ranks)
     assert first == second
     for numbers, wanted in zip(first, one, strict=True):
-        assert numbers == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+        assert numbers == pytest.approx(wanted, rel=1e-4, abs=1e-5, nan_ok=True)
     alone, together = student_of(tmp_path / "one"), student_of(tmp_path / "two")
     before = load_pipeline("mini-regressed", device="cpu").unet.state_dict()
-    # AdamW's first steps are as long as its rate: a weight whose gradient is nothing but rounding moves either way.
+    # AdamW's first step is as long as its rate: a weight whose gradient is nothing but rounding moves either way.
     assert distance(alone, together) < 0.03 * distance(alone, before)
-    # Its first moments are means of gradients; the second one is taken where the first step led.
+    # Its first moments are the gradient itself, but for a factor.
     alone, together = (moments_of(tmp_path / name) for name in ("one", "two"))
     nothing = {name: torch.zeros_like(value) for name, value in alone.items()}
-    assert distance(alone, together) < 0.01 * distance(alone, nothing)
+    assert distance(alone, together) < 5e-3 * distance(alone, nothing)
 
 
 def student_of(folder: Path) -> dict[str, torch.Tensor]:
