@@ -1,11 +1,13 @@
 """What is each further step worth? Exams of all that makes a picture in few steps, and orders of the stages compared.
 
     python benchmarks/refinement.py orders --steps 480 --seeds 0            # trains in build/refinement/
-    python benchmarks/refinement.py models --one-step build/distill         # mini beside teacher and others
+    python benchmarks/refinement.py models --one-step student.safetensors   # mini beside teacher and others
+    python benchmarks/refinement.py frontier --images 400                   # the teacher at 2 to 50 steps too
 
 `orders` trains from the soft student: bottom-up, top-down, and all schedules at once, under the same number of updates.
 `models` examines the shipped student, the one that it was refined from (a run folder or weights, if there is one), the
-soft student, the teacher's weights under LCM's sampler, and the teacher at 2 to 50 steps.
+soft student, the teacher's weights under LCM's sampler, and the teacher at 25 steps; `frontier` fewer of them, on fewer
+images, and the teacher at 2 to 50 steps. Distances hang on the number of images, so compare rows of one number only.
 Each exam adds a row to docs/refinement.csv, and none is sat twice.
 """
 
@@ -20,7 +22,7 @@ from tqdm.auto import tqdm
 from nitro_lab import load_pipeline
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.exam import Exam, mark, set_exam, sit
-from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE
+from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.run_folder import run
 
@@ -28,11 +30,12 @@ TABLE = Path("docs/refinement.csv")
 ORDERS = {"bottom-up": (1, 2, 3, 4), "top-down": (4, 3, 2, 1), "all at once": (4,)}
 FEW = (1, 2, 3, 4)
 MANY = (2, 4, 8, 12, 25, 50)
+NAMES = {"mini": "refined student", "mini-regressed": "soft student"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("orders", "models"))
+    parser.add_argument("part", choices=("orders", "models", "frontier"))
     parser.add_argument("--only", nargs="+", default=list(ORDERS), choices=ORDERS, metavar="ORDER")
     parser.add_argument("--steps", type=int, default=480, help="of training, over all stages")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -46,8 +49,12 @@ def main() -> None:
             for order in options.only:
                 student = train_in_order(order, options.steps, seed)
                 examine(f"{order}, {options.steps} steps of training", student, FEW, exam, seed)
-    else:
+    elif options.part == "models":
         examine_models(teacher, exam, options.one_step)
+    else:
+        for name in ("mini", "mini-regressed"):
+            examine(NAMES[name], load_pipeline(name), FEW, exam)
+        examine("teacher", teacher, MANY, exam, guidance=TEACHER_GUIDANCE)
 
 
 def train_in_order(order: str, steps: int, seed: int) -> StableDiffusionXLPipeline:
@@ -64,13 +71,13 @@ def train_in_order(order: str, steps: int, seed: int) -> StableDiffusionXLPipeli
 
 def examine_models(teacher: StableDiffusionXLPipeline, exam: Exam, one_step: str | None) -> None:
     """The students and samplers that the refined student is measured against."""
-    examine("mini", load_pipeline("mini"), FEW, exam)
+    for name in NAMES:
+        examine(NAMES[name], load_pipeline(name), FEW, exam)
     if one_step:
         examine("one-step student", load_pipeline("mini-regressed", unet=one_step), FEW, exam)
-    examine("soft student", load_pipeline("mini-regressed"), FEW, exam)
     lcm = LCMScheduler.from_config(teacher.scheduler.config, original_inference_steps=50)
     examine("teacher's weights, LCM", StableDiffusionXLPipeline(**teacher.components | {"scheduler": lcm}), FEW, exam)
-    examine("teacher", teacher, MANY, exam, guidance=TEACHER_GUIDANCE)
+    examine("teacher", teacher, (TEACHER_STEPS,), exam, guidance=TEACHER_GUIDANCE)
 
 
 def examine(

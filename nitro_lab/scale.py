@@ -36,6 +36,10 @@ class Scale:
     damaged_images: int  # for each damage; a multiple of the five textures
     critic_exam_images: int  # captions of the exam before and after
 
+    # 04, bottom-up refinement
+    refined_images: int  # captions whose every step is looked at
+    timed_images: int  # of a batch whose time is taken
+
 
 SCALES = {
     "full": Scale(
@@ -57,6 +61,8 @@ SCALES = {
         critic_teacher_steps=12,
         damaged_images=60,
         critic_exam_images=128,
+        refined_images=192,
+        timed_images=16,
     ),
     "smoke": Scale(
         shown=2,
@@ -77,6 +83,8 @@ SCALES = {
         critic_teacher_steps=2,
         damaged_images=5,
         critic_exam_images=8,
+        refined_images=8,
+        timed_images=2,
     ),
 }
 
