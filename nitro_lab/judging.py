@@ -39,8 +39,7 @@ def judge(training: Training, panel: Panel, student_learns: bool, turn: Turn = O
         with torch.set_grad_enabled(student_learns):
             fakes = make_fakes(training, batch, turn)
             fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
-        real, fake = panel.score(real_maps), panel.score(fake_maps)
-    real, fake = ([logits.float() for logits in side] for side in (real, fake))  # a margin is less than bf16's grain
+    real, fake = panel.score(real_maps), panel.score(fake_maps)  # in float32: a margin is less than bf16's grain
     # the sum over heads, as the paper has it: each head then learns as if it were alone
     critic_loss = torch.stack([objective.critic(r, f) * len(r) for r, f in zip(real, fake, strict=True)]).sum()
     gradients = list(torch.autograd.grad(critic_loss, panel.leaves(), retain_graph=student_learns))
@@ -99,7 +98,7 @@ def make_fakes(training: Training, batch: Batch, turn: Turn) -> torch.Tensor:
 def look(
     training: Training, x0: torch.Tensor, told: Conditioning, noise: torch.Tensor, t_star: int, crops: int
 ) -> list[list[torch.Tensor]]:
-    """Noise x0 to t* and let the backbone see it in every view. Returns feature maps, view by view, level by level."""
+    """Noise x0 to t* and let the backbone see it in every view. Returns float32 feature maps: views, then levels."""
     alpha = training.scheduler.alphas_cumprod[t_star].to(x0)
     noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
     generator = torch.Generator(x0.device).manual_seed(crops)
@@ -107,7 +106,8 @@ def look(
     config = training.config
     views = [make_view(name, config.crop_size, config.crops) for name in config.views]
     seen = [view(noisy, told, empty, generator) for view in views]
-    return [training.backbone(latents, t_star, conditioning) for latents, conditioning in seen]
+    maps = [training.backbone(latents, t_star, conditioning) for latents, conditioning in seen]
+    return [[level.float() for level in view] for view in maps]
 
 
 def add_up(parts: list[Judgement], accelerator: Accelerator) -> Judgement:

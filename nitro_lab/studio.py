@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -49,6 +50,7 @@ def prepare(
         head: makes one critic from a channel count; by default the paper's, of the config's width and depth.
     """
     head = head or partial(ConvHead, width=config.width, depth=config.depth)
+    AcceleratorState._reset_state()  # it holds the precision of the process' first run, and refuses another
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     device = accelerator.device
     if config.batch_size % (config.accumulation * accelerator.num_processes):
