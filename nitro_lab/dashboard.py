@@ -165,7 +165,7 @@ class Dashboard(widgets.VBox):
         config = training.config
         often = 1.5 * config.steps * config.per_cell / (config.slots * len(config.t_star))
         most = {"age": config.steps, "updates": often, "margin": LARGE_MARGIN}[quantity]
-        self.map = PoolMap(training.pool.shape, config.t_star, quantity, most, config.views)
+        self.map = PoolMap(training.pool.shape, config.t_star, quantity, most, tuple(training.ideas.views_of(config)))
         self.map.png()  # the fixed parts, outside of the budget
         self.map_budget.now()
 
@@ -190,8 +190,9 @@ class Dashboard(widgets.VBox):
         """Losses, margins, the student's gradient."""
         self.curves_image.layout.display = "" if self.recording.reports else "none"
         if self.recording.reports:
-            objective = self.recording.training.config.objective
-            self.curves_image.value = png(training_curves(self.recording.table(), objective))
+            training = self.recording.training
+            told = training.ideas.told_of_objective(training.config)
+            self.curves_image.value = png(training_curves(self.recording.table(), *told))
 
     def draw_samples(self) -> None:
         """The student before, and its average now."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nitro_lab.distill_config import DistillConfig
+from nitro_lab.ideas import Ideas
 from nitro_lab.judging import Judgement, add_up, judge
 from nitro_lab.randomness import chance_from, random_below
 from nitro_lab.stages import Turn, draw_turn, stage_at
@@ -17,7 +18,7 @@ from nitro_lab.studio import Training, prepare
 
 @dataclass(frozen=True)
 class Report:
-    """What one step did. V views, L feature levels, n heads a cell.
+    """What one step did. V views, L judged feature levels, n heads a cell.
 
     turn: which step of which schedule the student took.
     critic_loss, student_loss: means over the panel; the student's is nan where only the critics learned.
@@ -39,9 +40,9 @@ class Report:
     seconds: float
 
 
-def distill(config: DistillConfig, folder: Path | None = None) -> Iterator[Report]:
+def distill(config: DistillConfig, folder: Path | None = None, ideas: Ideas = Ideas()) -> Iterator[Report]:
     """Train a student; a report after each step. In `folder` a run that was cut goes on where its checkpoint is."""
-    yield from train(prepare(config, folder))
+    yield from train(prepare(config, folder, ideas))
 
 
 def train(training: Training) -> Generator[Report, None, None]:

@@ -14,9 +14,13 @@ COUNTS = (
 )
 
 
-def setting(default: Any, meaning: str) -> Any:
-    """A field of a frozen dataclass that explains itself; the command line shows the same words."""
-    return field(default=default, metadata={"meaning": meaning})
+def setting(default: Any, meaning: str, later: bool = False) -> Any:
+    """A field of a frozen dataclass that explains itself; the command line shows the same words.
+
+    Args:
+        later: it was added when there were runs already, whose numbers its default does not change: see `outcome`.
+    """
+    return field(default=default, metadata={"meaning": meaning, "later": later})
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,16 @@ class DistillConfig:
     views: tuple[str, ...] = setting(PAPER_VIEWS, f"what critics get to see, of {', '.join(CHOICES)} [F]")
     crop_size: int = setting(8, "latent pixels a side of a local view")
     crops: int = setting(2, "crops that a local view takes of each image")
+    levels: tuple[int, ...] = setting((), "feature levels that are judged, from 0; empty: all of them", later=True)
     slots: int = setting(4, "heads in a cell of the pool (noise level × view × feature level)")
     per_cell: int = setting(4, "heads that a step draws from each cell of its noise level")
     refresh: float = setting(0.001, "share of all heads thrown away after each step; the paper's is 0.01")
+    refresh_clears: bool = setting(
+        True, "a new head starts with a new optimiser state; without, it keeps its predecessor's", later=True
+    )
+    separate_chance: bool = setting(
+        False, "the pool has a generator of its own: runs with other pools then see the same data in order", later=True
+    )
     objective: str = setting("hinge", f"one of {', '.join(OBJECTIVES)}; the paper prints linear")
     width: int = setting(32, "channels inside a head")
     depth: int = setting(1, "how many times a head halves its feature map")
@@ -98,6 +109,8 @@ class DistillConfig:
             )
         if not self.stages or min(self.stages) < 1:
             raise ValueError(f"stages is {self.stages}; give one or more numbers of steps from 1 (bottom-up: 1 2 3 4).")
+        if len(set(self.levels)) < len(self.levels) or min(self.levels, default=0) < 0:
+            raise ValueError(f"levels is {self.levels}; give feature levels from 0, each once (none: all of them).")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size {self.batch_size} cannot be split into {self.accumulation} equal parts.")
 
@@ -114,5 +127,13 @@ class DistillConfig:
             raise ValueError(f"{name} is {value}; it must be at least {low}{upper}.")
 
     def outcome(self) -> dict[str, Any]:
-        """What decides a run's numbers: all settings but its length and how often it is saved."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("steps", "save_every")}
+        """What decides a run's numbers: all settings but its length and how often it is saved.
+
+        Later settings are left out while they change nothing, so that runs from before they existed go on.
+        """
+        silent = {f.name for f in fields(self) if f.metadata["later"] and getattr(self, f.name) == f.default}
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("steps", "save_every") and f.name not in silent
+        }

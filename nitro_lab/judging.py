@@ -5,12 +5,10 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from nitro_lab.objectives import OBJECTIVES
 from nitro_lab.panel import Panel
 from nitro_lab.sampling import Conditioning, predict_x0
 from nitro_lab.stages import ONE_STEP, Turn
 from nitro_lab.studio import Training
-from nitro_lab.views import make_view
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ def judge(training: Training, panel: Panel, student_learns: bool, turn: Turn = O
     The fakes' features and logits are computed once. The critics' loss is differentiated by the panel's weights alone,
     and the student's loss by the student's alone, so neither leaks into the other.
     """
-    config, objective = training.config, OBJECTIVES[training.config.objective]
+    config, objective = training.config, training.ideas.objective_of(training.config)
     batch = draw_batch(training, several_steps=turn.k > 1)
     t_star = config.t_star[panel.noise_level]
     crops = int(torch.randint(2**62, (), generator=training.generator, device=training.generator.device))
@@ -98,16 +96,15 @@ def make_fakes(training: Training, batch: Batch, turn: Turn) -> torch.Tensor:
 def look(
     training: Training, x0: torch.Tensor, told: Conditioning, noise: torch.Tensor, t_star: int, crops: int
 ) -> list[list[torch.Tensor]]:
-    """Noise x0 to t* and let the backbone see it in every view. Returns float32 feature maps: views, then levels."""
+    """Noise x0 to t* and let the backbone see it in every view. Returns float32 feature maps: views, then judged levels."""
     alpha = training.scheduler.alphas_cumprod[t_star].to(x0)
     noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
     generator = torch.Generator(x0.device).manual_seed(crops)
     empty = training.samples.empty[torch.zeros(len(x0), dtype=torch.long, device=x0.device)]
-    config = training.config
-    views = [make_view(name, config.crop_size, config.crops) for name in config.views]
+    views = training.ideas.views_of(training.config).values()
     seen = [view(noisy, told, empty, generator) for view in views]
     maps = [training.backbone(latents, t_star, conditioning) for latents, conditioning in seen]
-    return [[level.float() for level in view] for view in maps]
+    return [[view[level].float() for level in training.levels] for view in maps]
 
 
 def add_up(parts: list[Judgement], accelerator: Accelerator) -> Judgement:

@@ -60,11 +60,11 @@ class Panel:
         """
         places = [(view, level) for view, levels in enumerate(self.rows) for level in range(len(levels))]
         beta1, beta2 = betas
+        counts = self.pool.moment_steps()[self.noise_level] + 1
         for (view, level), gradient in zip(places, gradients, strict=True):
             rows, weights = self.rows[view][level], self.weights[view][level]
             stored, first, second = self.pool.state(level)
-            drawn = self.slots[view, level]
-            steps = (self.pool.updates[self.noise_level, view, level, drawn] + 1).to(gradient)[:, None]
+            steps = counts[view, level, self.slots[view, level]].to(gradient)[:, None]
             mean = first[rows].lerp_(gradient, 1 - beta1)
             square = second[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
             denominator = (square / (1 - beta2**steps)).sqrt_().add_(eps)

@@ -86,7 +86,7 @@ def draw_run(axes: Sequence[Axes], run: Run, memory: int) -> None:
         axis.grid(alpha=0.3)
     height = OBJECTIVES[run.objective].blind_loss
     style = "--" if run.objective == "hinge" else ":"
-    axes[0].axhline(height, color=PALETTE[1], linestyle=style, lw=1.6, label=blind(run.objective))
+    axes[0].axhline(height, color=PALETTE[1], linestyle=style, lw=1.6, label=blind(run.objective, height))
     axes[2].axhline(0, color="0.35", linestyle="--", lw=1.2, label="0: real and fake look alike")
 
 

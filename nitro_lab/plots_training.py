@@ -13,12 +13,13 @@ from nitro_lab.objectives import OBJECTIVES
 SOURCES = {"non-saturating": "2·ln 2 = "}  # where the number comes from, if it does not show
 
 
-def training_curves(reports: Mapping[str, ArrayLike], objective: str, memory: int = 25) -> Figure:
+def training_curves(reports: Mapping[str, ArrayLike], objective: str, blind_loss: float | None = None, memory: int = 25) -> Figure:
     """Losses of both sides, margins by noise level, and the student's gradient norm, over the steps.
 
     Args:
         reports: columns of a run's reports.csv: step, t_star, critic_loss, student_loss, margin, gradient_norm.
-        objective: its name, for the height at which the critics know nothing.
+        objective: its name.
+        blind_loss: the critics' loss when they know nothing; by default that of the objective of this name.
         memory: points that a line is the running mean of; the points themselves are dots.
     """
     columns = {name: np.asarray(values, dtype=float) for name, values in reports.items()}
@@ -26,7 +27,8 @@ def training_curves(reports: Mapping[str, ArrayLike], objective: str, memory: in
     figure, (losses, margins, norms) = panels(1, 3, (13.5, 4.3))
     for name, color in (("critic", PALETTE[0]), ("student", PALETTE[1])):
         draw_curve(losses, step, columns[f"{name}_loss"], memory, name, color)
-    losses.axhline(OBJECTIVES[objective].blind_loss, color="0.35", linestyle="--", lw=1, label=blind(objective))
+    height = OBJECTIVES[objective].blind_loss if blind_loss is None else blind_loss
+    losses.axhline(height, color="0.35", linestyle="--", lw=1, label=blind(objective, height))
     losses.set(title=f"Losses ({objective}), mean over the panel", ylabel="loss")
     for t_star, color in zip(np.unique(columns["t_star"]), PALETTE * 9, strict=False):
         here = columns["t_star"] == t_star
@@ -44,9 +46,9 @@ def training_curves(reports: Mapping[str, ArrayLike], objective: str, memory: in
     return figure
 
 
-def blind(objective: str) -> str:
+def blind(objective: str, height: float) -> str:
     """Words for the line at which the critics know nothing."""
-    return f"{SOURCES.get(objective, '')}{OBJECTIVES[objective].blind_loss:.4g}: critics know nothing"
+    return f"{SOURCES.get(objective, '')}{height:.4g}: critics know nothing"
 
 
 def draw_curve(axis: Axes, steps: np.ndarray, values: np.ndarray, memory: int, name: str, color: str) -> None:

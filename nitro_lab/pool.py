@@ -26,6 +26,8 @@ class DiscriminatorPool(nn.Module):
         noise_levels, views, slots: how many of each; heads in the slots of a cell are interchangeable.
         generator: source of all chance: first weights, draws, refreshes. The pool lives on its device.
         vectorize: run the heads of a cell at once by `torch.vmap`; False: one after another, for heads that cannot.
+        refresh_clears: a new head starts with empty moments; False: it takes over those of the head it replaces, and
+            their step count.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class DiscriminatorPool(nn.Module):
         views: int = 3,
         slots: int = 4,
         vectorize: bool = True,
+        refresh_clears: bool = True,
     ):
         super().__init__()
         self.generator = generator
@@ -56,6 +59,8 @@ class DiscriminatorPool(nn.Module):
         self.register_buffer("updates", count.clone())
         self.register_buffer("born", count.clone())
         self.register_buffer("margins", torch.zeros(self.shape))
+        self.inherited: torch.Tensor | None  # gradients in the moments from before the head was born
+        self.register_buffer("inherited", None if refresh_clears else count.clone())
 
     def state(self, level: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Weights and Adam's two moments of a feature level, each (rows, P); `row` tells which row is whose."""
@@ -81,7 +86,7 @@ class DiscriminatorPool(nn.Module):
         return Panel(self, noise_level, order.argsort(-1)[..., :per_cell].cpu())
 
     def refresh(self, fraction: float) -> torch.Tensor:
-        """End an iteration: throw away this share of all heads at random and start new ones, optimiser state and all.
+        """End an iteration: throw away this share of all heads at random and start new ones.
 
         Where the share is no whole number of heads, chance decides between the two next to it.
 
@@ -110,9 +115,12 @@ class DiscriminatorPool(nn.Module):
             if len(rows):
                 weights, first, second = self.state(level)
                 weights[rows] = flat.fresh(len(rows), self.generator)
-                first[rows] = 0
-                second[rows] = 0
+                if self.inherited is None:
+                    first[rows] = 0
+                    second[rows] = 0
         index = tuple(heads.unbind(1))
+        if self.inherited is not None:
+            self.inherited[index] += self.updates[index]
         self.updates[index] = 0
         self.born[index] = self.iteration
         self.margins[index] = 0
@@ -130,6 +138,10 @@ class DiscriminatorPool(nn.Module):
         old = torch.where(fresh, margins, self.margins[index])
         self.margins[index] = MARGIN_MEMORY * old + (1 - MARGIN_MEMORY) * margins
         self.updates[index] += 1
+
+    def moment_steps(self) -> torch.Tensor:
+        """How many gradients each head's moments have taken in, in the pool's shape: Adam's step count."""
+        return self.updates if self.inherited is None else self.updates + self.inherited
 
     def census(self) -> dict[str, np.ndarray]:
         """Life of every head, each (noise levels, views, feature levels, slots).

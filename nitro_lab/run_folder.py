@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from nitro_lab.canvas import picture_grid
 from nitro_lab.distill import Report, train
 from nitro_lab.distill_config import DistillConfig
+from nitro_lab.ideas import Ideas
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.plots_training import training_curves
 from nitro_lab.provenance import stamp
@@ -54,7 +55,7 @@ COLUMNS = (
 PICTURES = 8  # of a sample grid's row
 
 
-def run(config: DistillConfig, folder: Path) -> Generator[Report, None, None]:
+def run(config: DistillConfig, folder: Path, ideas: Ideas = Ideas()) -> Generator[Report, None, None]:
     """Train in a folder, or go on with the training that is in it; a report after each step.
 
     Closing the generator saves first, as that of `nitro_lab.distill.train` does.
@@ -65,7 +66,7 @@ def run(config: DistillConfig, folder: Path) -> Generator[Report, None, None]:
         OSError, SafetensorError: if the folder cannot be written; what was saved before is whole.
     """
     check_settings(config, folder)
-    training = prepare(config, folder)
+    training = prepare(config, folder, ideas)
     if not training.accelerator.is_main_process:
         yield from train(training)
         return
@@ -95,7 +96,7 @@ def train_in(training: Training, folder: Path) -> Generator[Report, None, None]:
     reports = train(training)
     for report in reports:
         try:
-            append_row(folder / "reports.csv", row_of(report, config))
+            append_row(folder / "reports.csv", row_of(report, config, training.ideas))
             if report.step % config.save_every == 0 or report.step == config.steps:
                 show(training, folder, before, report.step)
         except BaseException as error:  # an interrupt too: no checkpoint may be ahead of the other files
@@ -146,9 +147,9 @@ def steps_done(folder: Path) -> int:
         raise CheckpointError(f"{path} is damaged ({error}). Restore it, or start afresh in another folder.") from error
 
 
-def row_of(report: Report, config: DistillConfig) -> list[float]:
+def row_of(report: Report, config: DistillConfig, ideas: Ideas = Ideas()) -> list[float]:
     """A report in numbers, in the order of `COLUMNS`; nan for a view that there is not."""
-    by_view = dict(zip(config.views, report.margins.flatten(1).mean(1).tolist(), strict=True))
+    by_view = dict(zip(ideas.views_of(config), report.margins.flatten(1).mean(1).tolist(), strict=True))
     return [
         report.step,
         report.turn.steps,
@@ -200,7 +201,7 @@ def show(training: Training, folder: Path, before: torch.Tensor, step: int) -> N
         several = f", in {count} steps" if count > 1 else ""
         rows[f"averaged student, step {step}{several}"] = draw_samples(training, student, count)
     replace_file(folder / f"samples-{step}.png", picture_grid(rows, sample_prompts(training.config)).savefig)
-    curves = training_curves(read_reports(folder), training.config.objective)
+    curves = training_curves(read_reports(folder), *training.ideas.told_of_objective(training.config))
     replace_file(folder / "curves.png", curves.savefig)
 
 

@@ -1,8 +1,6 @@
 """Everything that a run of adversarial distillation holds, and how it is set up."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nitro_lab.backbone import FrozenBackbone
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.heads import ConvHead
+from nitro_lab.ideas import Ideas
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
@@ -38,18 +36,17 @@ class Training:
     pool: DiscriminatorPool
     generator: torch.Generator
     snapshot: Snapshot
+    levels: tuple[int, ...]
+    ideas: Ideas
 
 
-def prepare(
-    config: DistillConfig, folder: Path | None = None, head: Callable[[int], torch.nn.Module] | None = None
-) -> Training:
+def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = Ideas()) -> Training:
     """Load the models, make or load the teacher's samples, and build the pool.
 
     Args:
         folder: where checkpoints go, by default `build/distill`.
-        head: makes one critic from a channel count; by default the paper's, of the config's width and depth.
+        ideas: parts that are other than the config says.
     """
-    head = head or partial(ConvHead, width=config.width, depth=config.depth)
     AcceleratorState._reset_state()  # it holds the precision of the process' first run, and refuses another
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     device = accelerator.device
@@ -86,26 +83,45 @@ def prepare(
     if config.compile:
         student.compile()
         backbone.compile()
+    levels = judged_levels(config, len(backbone.channels))
     generator = torch.Generator(device).manual_seed(config.seed)
+    pool_generator = torch.Generator(device).manual_seed(config.seed) if config.separate_chance else generator
     parts = {
         "student": student,
         "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
         "optimizer": torch.optim.AdamW(student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0),
         "pool": DiscriminatorPool(
-            head,
-            backbone.channels,
-            generator,
+            ideas.head_of(config),
+            [backbone.channels[level] for level in levels],
+            pool_generator,
             noise_levels=len(config.t_star),
-            views=len(config.views),
+            views=len(ideas.views_of(config)),
             slots=config.slots,
             vectorize=config.vectorize,
+            refresh_clears=config.refresh_clears,
         ),
         "generator": generator,
     }
     snapshot = Snapshot(
-        (folder or Path("build/distill")) / "checkpoint.safetensors", config.outcome() | made_of, **parts
+        (folder or Path("build/distill")) / "checkpoint.safetensors",
+        config.outcome() | made_of | {f"code of {name}": code for name, code in ideas.fingerprints().items()},
+        **parts,
+        **({"pool_generator": pool_generator} if config.separate_chance else {}),
     )
-    return Training(config, accelerator, teacher, start.scheduler, samples, backbone, snapshot=snapshot, **parts)
+    return Training(
+        config, accelerator, teacher, start.scheduler, samples, backbone, **parts, snapshot=snapshot, levels=levels, ideas=ideas
+    )
+
+
+def judged_levels(config: DistillConfig, count: int) -> tuple[int, ...]:
+    """The feature levels that have heads.
+
+    Raises:
+        ValueError: if the backbone has no such level.
+    """
+    if max(config.levels, default=0) >= count:
+        raise ValueError(f"levels is {config.levels}; the backbone has levels 0 to {count - 1}, the last is the mid block.")
+    return config.levels or tuple(range(count))
 
 
 def read_prompts(config: DistillConfig) -> list[str]:

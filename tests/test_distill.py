@@ -12,6 +12,7 @@ from tiny_training import TINY, differing, saved_state, saved_step
 import nitro_lab.teacher_samples as teacher_samples
 from nitro_lab.distill import Report, distill, train
 from nitro_lab.distill_config import DistillConfig
+from nitro_lab.ideas import Ideas
 from nitro_lab.judging import judge
 from nitro_lab.objectives import OBJECTIVES, Objective, hinge_critic, raise_logits
 from nitro_lab.studio import Training, prepare
@@ -202,7 +203,7 @@ def test_a_head_of_ones_own(tmp_path):
         def forward(self, feature):
             return self.read(feature.mean((2, 3)))
 
-    training = prepare(replace(TINY, steps=2), tmp_path, head=Mean)
+    training = prepare(replace(TINY, steps=2), tmp_path, Ideas(head=Mean))
     assert all(math.isfinite(report.critic_loss) for report in train(training))
     assert training.pool.heads[0].size == training.backbone.channels[0] + 1
 
@@ -213,11 +214,11 @@ def test_heads_with_dropout_are_resumed_bit_for_bit(tmp_path):
     def head(channels):
         return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Conv2d(channels, 1, 1))
 
-    uncut = [report.critic_loss for report in train(prepare(TINY, tmp_path / "uncut", head))]
+    uncut = [report.critic_loss for report in train(prepare(TINY, tmp_path / "uncut", Ideas(head=head)))]
     torch.manual_seed(123)
-    with closing(train(prepare(TINY, tmp_path / "cut", head))) as run:
+    with closing(train(prepare(TINY, tmp_path / "cut", Ideas(head=head)))) as run:
         first = [next(run).critic_loss]
-    rest = [report.critic_loss for report in train(prepare(TINY, tmp_path / "cut", head))]
+    rest = [report.critic_loss for report in train(prepare(TINY, tmp_path / "cut", Ideas(head=head)))]
     assert first + rest == uncut
 
 
