@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.ideas import Ideas
+from nitro_lab.ideas import AS_CONFIGURED, Ideas
 from nitro_lab.judging import Judgement, add_up, judge
 from nitro_lab.randomness import chance_from, random_below
 from nitro_lab.stages import Turn, draw_turn, stage_at
@@ -40,7 +40,7 @@ class Report:
     seconds: float
 
 
-def distill(config: DistillConfig, folder: Path | None = None, ideas: Ideas = Ideas()) -> Iterator[Report]:
+def distill(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS_CONFIGURED) -> Iterator[Report]:
     """Train a student; a report after each step. In `folder` a run that was cut goes on where its checkpoint is."""
     yield from train(prepare(config, folder, ideas))
 

@@ -67,3 +67,6 @@ class Ideas:
         """A hash of the code of each idea that there is: two runs with the same are the same experiment."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: code_fingerprint(idea) for name, idea in given.items() if idea is not None}
+
+
+AS_CONFIGURED = Ideas()

@@ -96,7 +96,7 @@ def make_fakes(training: Training, batch: Batch, turn: Turn) -> torch.Tensor:
 def look(
     training: Training, x0: torch.Tensor, told: Conditioning, noise: torch.Tensor, t_star: int, crops: int
 ) -> list[list[torch.Tensor]]:
-    """Noise x0 to t* and let the backbone see it in every view. Returns float32 feature maps: views, then judged levels."""
+    """Noise x0 to t* and let the backbone see it in every view. Returns float32 maps: views, then judged levels."""
     alpha = training.scheduler.alphas_cumprod[t_star].to(x0)
     noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
     generator = torch.Generator(x0.device).manual_seed(crops)

@@ -13,7 +13,9 @@ from nitro_lab.objectives import OBJECTIVES
 SOURCES = {"non-saturating": "2·ln 2 = "}  # where the number comes from, if it does not show
 
 
-def training_curves(reports: Mapping[str, ArrayLike], objective: str, blind_loss: float | None = None, memory: int = 25) -> Figure:
+def training_curves(
+    reports: Mapping[str, ArrayLike], objective: str, blind_loss: float | None = None, memory: int = 25
+) -> Figure:
     """Losses of both sides, margins by noise level, and the student's gradient norm, over the steps.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 
 from nitro_lab.distill import Report, train
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.ideas import Ideas
+from nitro_lab.ideas import AS_CONFIGURED, Ideas
 from nitro_lab.run_folder import COLUMNS, draw_samples, row_of, sample_prompts
 from nitro_lab.studio import Training
 
@@ -75,7 +75,7 @@ def record(recording: Recording) -> Recording:
     return recording
 
 
-def tabulate(reports: Sequence[Report], config: DistillConfig, ideas: Ideas = Ideas()) -> dict[str, np.ndarray]:
+def tabulate(reports: Sequence[Report], config: DistillConfig, ideas: Ideas = AS_CONFIGURED) -> dict[str, np.ndarray]:
     """Reports as columns of numbers."""
     rows = np.array([row_of(report, config, ideas) for report in reports], dtype=float).reshape(-1, len(COLUMNS))
     return dict(zip(COLUMNS, rows.T, strict=True))

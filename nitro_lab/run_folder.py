@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from nitro_lab.canvas import picture_grid
 from nitro_lab.distill import Report, train
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.ideas import Ideas
+from nitro_lab.ideas import AS_CONFIGURED, Ideas
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.plots_training import training_curves
 from nitro_lab.provenance import stamp
@@ -55,7 +55,7 @@ COLUMNS = (
 PICTURES = 8  # of a sample grid's row
 
 
-def run(config: DistillConfig, folder: Path, ideas: Ideas = Ideas()) -> Generator[Report, None, None]:
+def run(config: DistillConfig, folder: Path, ideas: Ideas = AS_CONFIGURED) -> Generator[Report, None, None]:
     """Train in a folder, or go on with the training that is in it; a report after each step.
 
     Closing the generator saves first, as that of `nitro_lab.distill.train` does.
@@ -147,7 +147,7 @@ def steps_done(folder: Path) -> int:
         raise CheckpointError(f"{path} is damaged ({error}). Restore it, or start afresh in another folder.") from error
 
 
-def row_of(report: Report, config: DistillConfig, ideas: Ideas = Ideas()) -> list[float]:
+def row_of(report: Report, config: DistillConfig, ideas: Ideas = AS_CONFIGURED) -> list[float]:
     """A report in numbers, in the order of `COLUMNS`; nan for a view that there is not."""
     by_view = dict(zip(ideas.views_of(config), report.margins.flatten(1).mean(1).tolist(), strict=True))
     return [

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nitro_lab.backbone import FrozenBackbone
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.ideas import Ideas
+from nitro_lab.ideas import AS_CONFIGURED, Ideas
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
@@ -40,7 +40,7 @@ class Training:
     ideas: Ideas
 
 
-def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = Ideas()) -> Training:
+def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS_CONFIGURED) -> Training:
     """Load the models, make or load the teacher's samples, and build the pool.
 
     Args:
@@ -109,7 +109,16 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = Id
         **({"pool_generator": pool_generator} if config.separate_chance else {}),
     )
     return Training(
-        config, accelerator, teacher, start.scheduler, samples, backbone, **parts, snapshot=snapshot, levels=levels, ideas=ideas
+        config,
+        accelerator,
+        teacher,
+        start.scheduler,
+        samples,
+        backbone,
+        **parts,
+        snapshot=snapshot,
+        levels=levels,
+        ideas=ideas,
     )
 
 
@@ -120,7 +129,9 @@ def judged_levels(config: DistillConfig, count: int) -> tuple[int, ...]:
         ValueError: if the backbone has no such level.
     """
     if max(config.levels, default=0) >= count:
-        raise ValueError(f"levels is {config.levels}; the backbone has levels 0 to {count - 1}, the last is the mid block.")
+        raise ValueError(
+            f"levels is {config.levels}; the backbone has levels 0 to {count - 1}, the last is the mid block."
+        )
     return config.levels or tuple(range(count))
 
 

@@ -1,0 +1,124 @@
+"""The paper's ablation with numbers: each part of the method taken away or changed, from the same soft student.
+
+    python benchmarks/ablation.py --list
+    python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --steps 300 --jobs 2
+
+Each run is kept in build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run
+that was cut goes on, and several of these commands may be at work at the same time.
+"""
+
+import argparse
+import csv
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from nitro_lab.compare import FOLDER, carry_out
+from nitro_lab.compare_plan import Change, plan
+from nitro_lab.compare_run import Result, Run
+from nitro_lab.mini.world import FACTORS
+
+TABLE = Path("docs/ablation.csv")
+NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
+VARIANTS: dict[str, Change] = {
+    "full": {},
+    "no refresh": {"refresh": 0.0},
+    "no pool": NO_POOL,
+    "no local views": {"views": ("global conditional",)},
+    "no unconditional view": {"views": ("global conditional", "local conditional")},
+    **{f"noise level {t} alone": {"t_star": (t,)} for t in (10, 250, 500, 750)},
+    "linear": {"objective": "linear"},
+    "non-saturating": {"objective": "non-saturating"},
+    **{f"{n} of 4 heads drawn": {"per_cell": n} for n in (1, 2)},
+    **{f"refresh {share:.1%}": {"refresh": share} for share in (0.003, 0.01, 0.03, 0.1)},
+    "refresh 1.0%, moments kept": {"refresh": 0.01, "refresh_clears": False},
+    "pool of 1": {"slots": 1, "per_cell": 1},
+    "pool of 16": {"slots": 16, "per_cell": 4},
+}
+OTHER_STUDENTS = (125, 500, 1000)  # shifts; the shipped soft student's is 250
+MARKS = (*FACTORS, "all", "repetition", "FD", "KID", "precision", "recall", "density", "coverage", "sharpness")
+COLUMNS = (
+    *("variant", "seed", "steps", "images", "key", "seconds", "parameters", "memory", "margin"),
+    *MARKS,
+    *("failed", "hardware", "commit"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--jobs", type=int, help="runs side by side; default: one a GPU, or one a core")
+    parser.add_argument("--list", action="store_true", help="only say what is not yet run")
+    options = parser.parse_args()
+    if not options.list:
+        chosen = {name: VARIANTS[name] for name in options.only}
+        runs = plan(chosen, options.seeds, options.steps, FOLDER, options.images)
+        there = rows_of(TABLE)
+        for result in carry_out([run for run in runs if (run.variant, run.key) not in there], options.jobs):
+            append(TABLE, result)
+            print(line_of(result), flush=True)
+    everything = plan(VARIANTS, options.seeds, options.steps, FOLDER, options.images)
+    print(not_run(everything, options.steps, options.images))
+
+
+def rows_of(path: Path) -> set[tuple[str, str]]:
+    """Variant and key of every row."""
+    if not path.exists():
+        return set()
+    with path.open(newline="") as file:
+        return {(row["variant"], row["key"]) for row in csv.DictReader(file)}
+
+
+def append(path: Path, result: Result) -> None:
+    """Add a row, unless it is there; one process at a time."""
+    numbers = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)} | result.marks
+    row = {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in numbers.items()}
+    with FileLock(FOLDER / "ablation.lock"):
+        if (result.variant, result.key) in rows_of(path):
+            return
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def line_of(result: Result) -> str:
+    """A result in one line."""
+    shown = (
+        {name: round(result.marks[name], 3) for name in ("all", "texture", "FD", "recall", "sharpness")}
+        if result.marks
+        else result.failed
+    )
+    return f"{result.variant}, seed {result.seed}: {shown}, {result.seconds:.2f} s a step"
+
+
+def not_run(runs: Sequence[Run], steps: int, images: int) -> str:
+    """What the table does not have, each with the command for it."""
+    there = rows_of(TABLE)
+    lines = []
+    for name in VARIANTS:
+        seeds = [str(run.config.seed) for run in runs if run.variant == name and (name, run.key) not in there]
+        if seeds:
+            options = f"--seeds {' '.join(seeds)} --steps {steps} --images {images}"
+            lines.append(f"  python benchmarks/ablation.py --only {shlex.quote(name)} {options}")
+    head = f"Not yet run at {steps} steps and {images} images:" if lines else "All variants are run."
+    shifts = ", ".join(map(str, OTHER_STUDENTS))
+    return "\n".join(
+        [
+            head,
+            *lines,
+            f"Not here: shifts {shifts}. Each needs a soft student of its own: train_regressed with a Recipe of this"
+            "\nregressed_shift, as in benchmarks/shift_choice.py; then the change is {'student': FOLDER}.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
