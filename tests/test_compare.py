@@ -101,7 +101,7 @@ def test_a_cut_run_goes_on_and_ends_as_the_uncut_one(compared, tmp_path):
 def test_other_code_of_an_idea_cannot_go_on_with_a_checkpoint(tmp_path):
     with closing(run(TINY, tmp_path, Ideas(head=MeanHead))) as reports:
         next(reports)
-    with pytest.raises(ValueError, match="code of head: saved '.*', now None"):
+    with pytest.raises(ValueError, match=r"code of head: saved '.*', now None"):
         next(run(TINY, tmp_path))
 
 
