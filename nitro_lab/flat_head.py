@@ -24,6 +24,7 @@ class FlatHead:
         self.shapes = {name: parameter.shape for name, parameter in self.template.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.size = sum(self.sizes)
+        self.takes_pooled = getattr(self.template, "takes_pooled", False)
 
     def fresh(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Weights of new heads (count, P), initialised as the architecture initialises itself."""
@@ -32,27 +33,38 @@ class FlatHead:
             rows = seeded(seed, lambda: [parameters_to_vector(self.make().parameters()) for _ in range(count)])
         return torch.stack(rows).to(generator.device)
 
-    def score(self, weights: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+    def score(self, weights: torch.Tensor, feature: torch.Tensor, pooled: torch.Tensor | None = None) -> torch.Tensor:
         """Let n heads (n, P) judge features (B, C, h, w). Returns their logits, (n, all of a head's).
+
+        Args:
+            pooled: text embeddings (B, E), for heads that take them.
 
         Raises:
             TypeError: if the architecture cannot be vectorised; the message says why, and what helps.
+            ValueError: if the heads take the text, and there is none.
         """
+        seen = (feature, pooled) if self.takes_pooled else (feature,)
+        if self.takes_pooled and pooled is None:
+            raise ValueError(
+                f"{type(self.template).__name__} takes the pooled text embedding; give the features of each view as a "
+                "nitro_lab.panel.Sight, which holds it."
+            )
         if not self.vectorize:
-            return torch.stack([self.judge(row, feature) for row in weights])
+            return torch.stack([self.judge(row, *seen) for row in weights])
         try:
-            return vmap(self.judge, in_dims=(0, None), randomness="different")(weights, feature)
+            in_dims = (0, *[None] * len(seen))
+            return vmap(self.judge, in_dims=in_dims, randomness="different")(weights, *seen)
         except RuntimeError as error:
             if "out of memory" in str(error):
                 raise
-            self.judge(weights[0], feature)  # a head that fails by itself says so by itself
+            self.judge(weights[0], *seen)  # a head that fails by itself says so by itself
             raise TypeError(
                 f"Heads of {type(self.template).__name__} cannot run side by side under torch.vmap: {error}\n"
                 "Make the pool with vectorize=False: it then runs them one after another, which any head can."
             ) from error
 
-    def judge(self, row: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
+    def judge(self, row: torch.Tensor, *seen: torch.Tensor) -> torch.Tensor:
         """All logits of one head (P,), flat."""
         parts = row.split(self.sizes)
         weights = {name: part.view(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
-        return functional_call(self.template, weights, (feature,)).flatten()
+        return functional_call(self.template, weights, seen).flatten()

@@ -1,8 +1,6 @@
 """Architectures of critics. A head is any `nn.Module` made from a channel count: features (B, C, h, w) -> logits.
 
-It may answer with one logit an image, (B,) or (B, 1), or with a map of them, (B, 1, h', w'). The pool runs many heads
-of one shape at once, so a head is a pure function of its weights and one batch: constants are fine, running state is
-not.
+What it may and may not do is told, and checked, in `nitro_lab.head_contract`; others are in `nitro_lab.example_heads`.
 """
 
 from itertools import pairwise

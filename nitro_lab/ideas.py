@@ -15,6 +15,7 @@ from nitro_lab.code_fingerprint import code_fingerprint
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.heads import ConvHead
 from nitro_lab.objectives import OBJECTIVES, Objective
+from nitro_lab.policies import Draw, Retire, draw_uniform, retire_uniform
 from nitro_lab.views import View, make_view
 
 HeadMaker = Callable[[int], nn.Module]
@@ -27,16 +28,22 @@ class Ideas:
     head: makes one critic from a channel count; instead of width and depth. See `nitro_lab.heads`.
     views: name -> view, or names of `nitro_lab.views.CHOICES`; instead of views, crop_size and crops.
     objective: instead of the one that the config names.
+    draw, retire: who is drawn from the pool, and who is thrown out; see `nitro_lab.policies`.
     """
 
     head: HeadMaker | None = None
     views: Mapping[str, View] | tuple[str, ...] | None = None
     objective: Objective | None = None
+    draw: Draw | None = None
+    retire: Retire | None = None
 
     def __post_init__(self):
         """Refuse what is no idea, before anything is loaded."""
         if self.head is not None and not callable(self.head):
             raise ValueError(f"head is {self.head!r}; give a class, or a function from a channel count to a module.")
+        for name in ("draw", "retire"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a policy, see nitro_lab.policies.")
         if self.views is not None and not self.views:
             raise ValueError("views is empty; give one or more views, by name.")
         if self.objective is not None and not isinstance(self.objective, Objective):
@@ -62,6 +69,10 @@ class Ideas:
     def told_of_objective(self, config: DistillConfig) -> tuple[str, float]:
         """What curves say of the objective: its name, and the critics' loss when they know nothing."""
         return "an idea's objective" if self.objective else config.objective, self.objective_of(config).blind_loss
+
+    def policies(self) -> tuple[Draw, Retire]:
+        """Who is drawn, and who has to go."""
+        return self.draw or draw_uniform, self.retire or retire_uniform
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of the code of each idea that there is: two runs with the same are the same experiment."""

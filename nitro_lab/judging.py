@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from nitro_lab.panel import Panel
+from nitro_lab.panel import Panel, Sight
 from nitro_lab.sampling import Conditioning, predict_x0
 from nitro_lab.stages import ONE_STEP, Turn
 from nitro_lab.studio import Training
@@ -95,7 +95,7 @@ def make_fakes(training: Training, batch: Batch, turn: Turn) -> torch.Tensor:
 
 def look(
     training: Training, x0: torch.Tensor, told: Conditioning, noise: torch.Tensor, t_star: int, crops: int
-) -> list[list[torch.Tensor]]:
+) -> list[Sight]:
     """Noise x0 to t* and let the backbone see it in every view. Returns float32 maps: views, then judged levels."""
     alpha = training.scheduler.alphas_cumprod[t_star].to(x0)
     noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
@@ -103,8 +103,11 @@ def look(
     empty = training.samples.empty[torch.zeros(len(x0), dtype=torch.long, device=x0.device)]
     views = training.ideas.views_of(training.config).values()
     seen = [view(noisy, told, empty, generator) for view in views]
-    maps = [training.backbone(latents, t_star, conditioning) for latents, conditioning in seen]
-    return [[view[level].float() for level in training.levels] for view in maps]
+    sights = []
+    for latents, conditioning in seen:
+        maps = training.backbone(latents, t_star, conditioning)
+        sights.append(Sight([maps[level].float() for level in training.levels], conditioning.pooled.float()))
+    return sights
 
 
 def add_up(parts: list[Judgement], accelerator: Accelerator) -> Judgement:

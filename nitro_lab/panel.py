@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
     from nitro_lab.pool import DiscriminatorPool
+
+
+class Sight(list[torch.Tensor]):
+    """One view's feature maps (B, C, h, w), level by level, and `pooled` (B, E), the text that it was told."""
+
+    def __init__(self, maps: Iterable[torch.Tensor], pooled: torch.Tensor):
+        super().__init__(maps)
+        self.pooled = pooled
 
 
 class Panel:
@@ -33,10 +41,10 @@ class Panel:
         """Logits of every cell, views first: a list of (per_cell, all logits of a head).
 
         Args:
-            features: for each view, its feature maps (B, C, h, w), level by level.
+            features: for each view, its feature maps (B, C, h, w), level by level; a `Sight` where heads take the text.
         """
         return [
-            self.pool.heads[level].score(rows, feature)
+            self.pool.heads[level].score(rows, feature, getattr(maps, "pooled", None))
             for weights, maps in zip(self.weights, features, strict=True)
             for level, (rows, feature) in enumerate(zip(weights, maps, strict=True))
         ]

@@ -13,6 +13,7 @@ from torch import nn
 
 from nitro_lab.flat_head import FlatHead
 from nitro_lab.panel import Panel
+from nitro_lab.policies import Draw, Retire, check_drawn, check_retired, draw_uniform, retire_uniform
 
 MARGIN_MEMORY = 0.9  # share of the old value when a head's mean margin takes in a new one
 
@@ -28,6 +29,7 @@ class DiscriminatorPool(nn.Module):
         vectorize: run the heads of a cell at once by `torch.vmap`; False: one after another, for heads that cannot.
         refresh_clears: a new head starts with empty moments; False: it takes over those of the head it replaces, and
             their step count.
+        draw, retire: who is drawn, and who has to go; see `nitro_lab.policies`.
     """
 
     def __init__(
@@ -40,9 +42,12 @@ class DiscriminatorPool(nn.Module):
         slots: int = 4,
         vectorize: bool = True,
         refresh_clears: bool = True,
+        draw: Draw = draw_uniform,
+        retire: Retire = retire_uniform,
     ):
         super().__init__()
         self.generator = generator
+        self.draw_policy, self.retire_policy = draw, retire
         self.shape = (noise_levels, views, len(channels), slots)
         self.heads = [FlatHead(head, width, generator.device, vectorize) for width in channels]
         rows = noise_levels * views * slots
@@ -74,19 +79,23 @@ class DiscriminatorPool(nn.Module):
     def draw(self, noise_level: int, per_cell: int = 1) -> Panel:
         """The panel of one step: `per_cell` heads, drawn without replacement, from each cell of a noise level.
 
+        The pool's draw policy chooses them; by default chance alone.
+
         Raises:
             ValueError: if the noise level does not exist, or a cell has fewer slots.
         """
-        noise_levels, views, levels, slots = self.shape
+        noise_levels, _, _, slots = self.shape
         if not 0 <= noise_level < noise_levels:
             raise ValueError(f"noise_level is {noise_level}; the pool has 0 to {noise_levels - 1}.")
         if not 1 <= per_cell <= slots:
             raise ValueError(f"per_cell is {per_cell}; it must be from 1 to the pool's {slots} slots a cell.")
-        order = torch.rand(views, levels, slots, generator=self.generator, device=self.generator.device)
-        return Panel(self, noise_level, order.argsort(-1)[..., :per_cell].cpu())
+        lives = {name: life[noise_level] for name, life in self.lives().items()}
+        drawn = self.draw_policy(lives, per_cell, self.generator).cpu()
+        check_drawn(drawn, (*self.shape[1:3], per_cell), slots)
+        return Panel(self, noise_level, drawn)
 
     def refresh(self, fraction: float) -> torch.Tensor:
-        """End an iteration: throw away this share of all heads at random and start new ones.
+        """End an iteration: throw away this share of all heads and start new ones. Who goes, the retire policy says.
 
         Where the share is no whole number of heads, chance decides between the two next to it.
 
@@ -100,10 +109,9 @@ class DiscriminatorPool(nn.Module):
             raise ValueError(f"fraction is {fraction}; it must be from 0 to 1 (the paper's is 0.01).")
         self.iteration += 1
         chance = torch.rand(1, generator=self.generator, device=self.generator.device).item()
-        total = self.updates.numel()
-        order = torch.randperm(total, generator=self.generator, device=self.generator.device)
-        gone = order[: int(fraction * total + chance)].cpu()
-        heads = torch.stack(torch.unravel_index(gone, self.shape), 1)
+        count = int(fraction * self.updates.numel() + chance)
+        heads = self.retire_policy(self.lives(), count, self.generator).cpu()
+        check_retired(heads, count, self.shape)
         self.replace(heads)
         return heads
 
@@ -149,6 +157,9 @@ class DiscriminatorPool(nn.Module):
         age: iterations since it was made; updates: training steps since then; born: the iteration that made it;
         margin: running mean of its logit's difference between real and fake, 0 for a head that was never drawn.
         """
+        return {name: values.numpy(force=True).copy() for name, values in self.lives().items()}
+
+    def lives(self) -> dict[str, torch.Tensor]:
+        """The census as tensors, for policies: the pool's own, not to be changed."""
         age = self.iteration - self.born
-        lives = {"age": age, "updates": self.updates, "born": self.born, "margin": self.margins}
-        return {name: values.numpy(force=True).copy() for name, values in lives.items()}
+        return {"age": age, "updates": self.updates, "born": self.born, "margin": self.margins}

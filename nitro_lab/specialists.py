@@ -150,7 +150,8 @@ def score_cells(
     for view, features in enumerate(maps):
         for level, feature in enumerate(features):
             weights = pool.state(level)[0][pool.row(noise_level, view, slots)]
-            logits = pool.heads[level].score(weights, feature)  # (slots, crops · images · places on the map)
+            text = getattr(features, "pooled", None)
+            logits = pool.heads[level].score(weights, feature, text)  # (slots, crops · images · places on the map)
             cells.append(logits.view(len(slots), len(feature) // images, images, -1).mean((1, 3)))
     return torch.stack(cells).view(len(maps), -1, len(slots), images)
 

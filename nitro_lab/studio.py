@@ -1,5 +1,6 @@
 """Everything that a run of adversarial distillation holds, and how it is set up."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from nitro_lab.backbone import FrozenBackbone
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.distill_config import DistillConfig
+from nitro_lab.head_contract import bind_text, check_heads
 from nitro_lab.ideas import AS_CONFIGURED, Ideas
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.snapshots import Snapshot
 from nitro_lab.teacher_samples import TeacherSamples, describe, fingerprint, key_of, load_teacher_samples
+from nitro_lab.views import View
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
         student.compile()
         backbone.compile()
     levels = judged_levels(config, len(backbone.channels))
+    draw, retire = ideas.policies()
+    head = bind_text(ideas.head_of(config), samples.empty.pooled.shape[1])
+    if ideas.head:
+        views = ideas.views_of(config).values()
+        check_heads(head, [sight for view in views for sight in first_sight(view, samples, backbone, levels)])
     generator = torch.Generator(device).manual_seed(config.seed)
     pool_generator = torch.Generator(device).manual_seed(config.seed) if config.separate_chance else generator
     parts = {
@@ -91,7 +99,7 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
         "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
         "optimizer": torch.optim.AdamW(student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0),
         "pool": DiscriminatorPool(
-            ideas.head_of(config),
+            head,
             [backbone.channels[level] for level in levels],
             pool_generator,
             noise_levels=len(config.t_star),
@@ -99,6 +107,8 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
             slots=config.slots,
             vectorize=config.vectorize,
             refresh_clears=config.refresh_clears,
+            draw=draw,
+            retire=retire,
         ),
         "generator": generator,
     }
@@ -120,6 +130,20 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
         levels=levels,
         ideas=ideas,
     )
+
+
+@torch.no_grad()
+def first_sight(
+    view: View, samples: TeacherSamples, backbone: FrozenBackbone, levels: Sequence[int], images: int = 4
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What heads of a view get to see of a few reals: features (B, C, h, w) of each level, with text (B, E)."""
+    rows = torch.arange(images, device=samples.x0.device) % len(samples.x0)
+    empty = samples.empty[torch.zeros_like(rows)]
+    generator = torch.Generator(rows.device).manual_seed(0)
+    noisy = samples.x0[rows] + torch.randn(samples.x0[rows].shape, generator=generator, device=rows.device)
+    latents, told = view(noisy, samples.conditioning[rows], empty, generator)
+    maps = backbone(latents, 0, told)
+    return [(maps[level].float(), told.pooled.float()) for level in levels]
 
 
 def judged_levels(config: DistillConfig, count: int) -> tuple[int, ...]:

@@ -61,9 +61,7 @@ def test_remarks_lines_and_unused_names_are_not(old, new):
 
 
 def test_another_session_agrees():
-    script = (
-        f"CELL = {CELL!r}\nexec(CELL)\nfrom nitro_lab.code_fingerprint import code_fingerprint as f\nprint(f(Mine))"
-    )
+    script = f"exec({CELL!r})\nfrom nitro_lab.code_fingerprint import code_fingerprint as f\nprint(f(Mine))"
     environment = os.environ | {"PYTHONHASHSEED": "7"}  # another order of sets
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert told.stdout.strip() == made_in_a_cell()

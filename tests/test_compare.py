@@ -1,7 +1,8 @@
 """Comparisons: equal starts, runs found and resumed, ideas from a notebook, failures, rows that come once."""
 
 import importlib.util
-import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from small_pool import MeanHead
 from tiny_training import TINY
 
 import nitro_lab.compare as compare_module
+import nitro_lab.compare_run as compare_run
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.compare import budget, compare
-from nitro_lab.compare_plan import plan
-from nitro_lab.compare_run import finish
+from nitro_lab.compare_plan import BASE, plan
+from nitro_lab.compare_run import finish, write
 from nitro_lab.distill import train
 from nitro_lab.exam import mark, set_exam, sit
 from nitro_lab.ideas import Ideas
@@ -110,7 +112,25 @@ def test_a_run_that_fails_is_a_result(tmp_path):
     (result,) = compare({"broken": Ideas(objective=broken)}, **SHORT, folder=tmp_path, jobs=1)
     assert result.failed.startswith("Step 1: critic loss nan")
     assert result.marks == {}
-    assert plan({"broken": Ideas(objective=broken)}, folder=tmp_path, **SHORT)[0].found() == result
+    (again,) = compare({"broken": Ideas(objective=broken)}, **SHORT, folder=tmp_path)
+    assert again.failed == result.failed
+
+
+def test_two_that_want_the_same_run_make_it_once(compared, tmp_path, monkeypatch):
+    (asked,) = plan({"mine": MeanHead}, folder=tmp_path, **SHORT)
+    made = []
+
+    def slowly(run):
+        made.append(run)
+        time.sleep(0.3)
+        write(compared[0]["mine"], run.folder)
+        return run.found()
+
+    monkeypatch.setattr(compare_run, "train_and_examine", slowly)
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(finish, [asked, asked])
+    assert first == second
+    assert len(made) == 1
 
 
 def test_the_budget_counts_what_is_left_and_times_a_step(compared):
@@ -148,6 +168,5 @@ def test_rows_of_the_ablation_come_once(compared, tmp_path, monkeypatch):
         ablation.append(table, result)
     assert len(table.read_text().splitlines()) == 4
     assert ablation.rows_of(table) == {(name, result.key) for name, result in compared[0].items()}
-    for name, change in ablation.VARIANTS.items():
-        plan_of_one = plan({name: change}, folder=tmp_path, **SHORT | {"config": replace(TINY, slots=4, per_cell=4)})
-        assert json.dumps(plan_of_one[0].config.outcome())
+    runs = plan(ablation.VARIANTS, folder=tmp_path, **SHORT | {"config": BASE})
+    assert len({run.key for run in runs}) == len(ablation.VARIANTS)
