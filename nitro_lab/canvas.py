@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from einops import rearrange
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,7 +24,9 @@ def panels(rows: int, columns: int, inches: tuple[float, float], **options: Any)
 
 def to_pil(images: torch.Tensor) -> list[Image.Image]:
     """(N, 3, H, W) in [-1, 1] to pictures."""
-    return VaeImageProcessor.numpy_to_pil((images.float().clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy())
+    return VaeImageProcessor.numpy_to_pil(
+        rearrange(images.float().clamp(-1, 1) / 2 + 0.5, "n c h w -> n h w c").cpu().numpy()
+    )
 
 
 def enlarge(image: Image.Image, side: int = 384) -> Image.Image:

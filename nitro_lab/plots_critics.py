@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -51,13 +52,13 @@ def titled(index: int, level: torch.Tensor) -> str:
 def principal_colors(maps: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) to (N, 3, h, w) in [-1, 1]: three principal components, each from its 2nd to 98th centile."""
     count, channels, height, width = maps.shape
-    points = maps.float().permute(0, 2, 3, 1).reshape(-1, channels)
+    points = rearrange(maps.float(), "n c h w -> (n h w) c")
     points = points - points.mean(0)
     _, _, directions = torch.linalg.svd(points, full_matrices=False)
     values = points @ directions[:3].T
     low, high = values.quantile(0.02, 0), values.quantile(0.98, 0)
     scaled = ((values - low) / (high - low).clamp(min=1e-6)).clamp(0, 1) * 2 - 1
-    return scaled.view(count, height, width, 3).permute(0, 3, 1, 2)
+    return rearrange(scaled, "(n h w) c -> n c h w", n=count, h=height, w=width)
 
 
 def demography(simulated: Sequence[Population], measured: Population | None = None) -> Figure:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import reduce
 
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.judging import look
@@ -151,8 +152,9 @@ def score_cells(
         for level, feature in enumerate(features):
             weights = pool.state(level)[0][pool.row(noise_level, view, slots)]
             text = getattr(features, "pooled", None)
-            logits = pool.heads[level].score(weights, feature, text)  # (slots, crops · images · places on the map)
-            cells.append(logits.view(len(slots), len(feature) // images, images, -1).mean((1, 3)))
+            logits, crops = pool.heads[level].score(weights, feature, text), len(feature) // images
+            ways = "slots (crops images places) -> slots images"
+            cells.append(reduce(logits, ways, "mean", crops=crops, images=images))
     return torch.stack(cells).view(len(maps), -1, len(slots), images)
 
 

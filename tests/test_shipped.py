@@ -87,7 +87,9 @@ def test_card_shows_what_has_been_reached_of_the_goals():
     assert min(judge[f"{name}, large"] for name in FACTORS if name != "size") >= 0.99
     assert figures["gap"]["FD of the student over the teacher's"] >= 2
     assert figures["gap"]["told apart by a fresh network"] >= 0.9
-    teacher, soft, student = list(json.loads((MODEL_FOLDER / "critics_figures.json").read_text()).values())[1:]
+    marks = json.loads((MODEL_FOLDER / "critics_figures.json").read_text())
+    names = ("teacher, 25 steps", "soft student, 1 step", "trained student, 1 step")
+    teacher, soft, student = (marks[name] for name in names)
     assert teacher["repetition"] <= 0.01
     assert abs(teacher["sharpness"] - 1) <= 0.1
     assert abs(student["sharpness"] / teacher["sharpness"] - 1) <= 0.15
@@ -96,6 +98,9 @@ def test_card_shows_what_has_been_reached_of_the_goals():
     assert all(abs(student[name] - teacher[name]) <= 0.02 for name in FACTORS if name != "texture")
     assert soft["texture"] < student["texture"] < teacher["texture"]
     assert student["FD"] < 0.7 * soft["FD"]
+    distances = [marks[f"trained student, {words}"]["FD"] for words in ("1 step", "2 steps", "3 steps", "4 steps")]
+    assert distances == sorted(distances, reverse=True)  # every further step is worth taking
+    assert abs(marks["trained student, 4 steps"]["sharpness"] / teacher["sharpness"] - 1) <= 0.1
 
 
 def test_card_of_the_trained_student_shows_what_was_measured():
