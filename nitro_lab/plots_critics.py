@@ -51,7 +51,7 @@ def titled(index: int, level: torch.Tensor) -> str:
 
 def principal_colors(maps: torch.Tensor) -> torch.Tensor:
     """(N, C, h, w) to (N, 3, h, w) in [-1, 1]: three principal components, each from its 2nd to 98th centile."""
-    count, channels, height, width = maps.shape
+    count, _, height, width = maps.shape
     points = rearrange(maps.float(), "n c h w -> (n h w) c")
     points = points - points.mean(0)
     _, _, directions = torch.linalg.svd(points, full_matrices=False)
