@@ -17,11 +17,12 @@ from nitro_lab.provenance import hardware, stamp
 from nitro_lab.run_folder import read_config, read_reports, steps_done
 
 NAME = "critics"  # of all files
+SOFT = "mini-regressed"
 SHOWN = 8
 HEADER = """# The student that the critics sharpened
 
-`critics_unet.safetensors`: a one-step UNet for the miniature beside it, trained by a pool of critics
-(arXiv 2412.02030, section 3) from `regressed_unet.safetensors`, in float16. `load_pipeline("mini")` loads it.
+`critics_unet.safetensors`: a UNet for {steps} for the miniature beside it, trained by a pool of critics
+(arXiv 2412.02030, section 3), in float16. `load_pipeline("mini")` loads it.
 
 ![The same held-out captions and noise: teacher, soft student, trained student](critics_samples.png)
 """
@@ -29,6 +30,8 @@ HEADER = """# The student that the critics sharpened
 
 def install_student(run: Path, images: int = 1000, seed: int = 0) -> Columns:
     """Measure a run's student beside teacher and soft student, and write weights, card, curves, pictures and figures.
+
+    A student that learned several steps is examined at each number of them, beside the one that it was refined from.
 
     Args:
         run: a folder of `nitro-lab train`.
@@ -43,20 +46,35 @@ def install_student(run: Path, images: int = 1000, seed: int = 0) -> Columns:
     config = read_config(run)
     teacher = load_pipeline(TEACHER)
     exam = set_exam(teacher, load_judge(teacher.device), images=images, seed=seed)
-    pictures = {
-        f"teacher, {TEACHER_STEPS} steps": sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher"),
-        "soft student, 1 step": sit(exam, load_pipeline(config["student"]), 1),
-        "trained student, 1 step": sit(exam, load_pipeline(config["student"], unet=weights), 1),
-    }
+    before, counts = load_pipeline(config["student"]), steps_learned(config)
+    students = {"soft student": (load_pipeline(SOFT), range(1, 2))}
+    if len(counts) > 1 and config["student"] != SOFT:
+        students["before refinement"] = (before, counts)
+    students["trained student"] = (load_pipeline(config["student"], unet=weights), counts)
+    teacher_name = f"teacher, {TEACHER_STEPS} steps"
+    pictures = {teacher_name: sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher")}
+    for name, (pipe, steps) in students.items():
+        pictures |= {f"{name}, {words_of(count)}": sit(exam, pipe, count) for count in steps}
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
     columns |= {name: mark(exam, made) for name, made in pictures.items()}
-    grid = picture_grid({name: made[:SHOWN] for name, made in pictures.items()}, exam.prompts[:SHOWN], size=1.5)
+    shown = {name: made[:SHOWN] for name, made in pictures.items() if not name.startswith("before")}
+    grid = picture_grid(shown, exam.prompts[:SHOWN], size=1.5)
     grid.savefig(MODEL_FOLDER / f"{NAME}_samples.png", dpi=90)
     shutil.copyfile(run / "curves.png", MODEL_FOLDER / f"{NAME}_curves.png")
     write_table(columns, MODEL_FOLDER / f"{NAME}_figures.json")
     (MODEL_FOLDER / f"{NAME}.md").write_text(card(run, config, columns, images, seed))
     shutil.copyfile(weights, MODEL_FOLDER / f"{NAME}_unet.safetensors")
     return columns
+
+
+def steps_learned(config: dict) -> range:
+    """Numbers of steps that a run's student learned to take."""
+    return range(1, max(config.get("stages", (1,))) + 1)
+
+
+def words_of(count: int) -> str:
+    """1 step, 2 steps."""
+    return f"{count} step{'s' if count > 1 else ''}"
 
 
 def card(run: Path, config: dict, columns: Columns, images: int, seed: int) -> str:
@@ -75,7 +93,9 @@ def card(run: Path, config: dict, columns: Columns, images: int, seed: int) -> s
     lines += [f"| {m} | " + " | ".join(f"{columns[n][m]:.4g}" for n in names) + " |" for m in columns[names[0]]]
     return "\n".join(
         [
-            HEADER,
+            HEADER.format(
+                steps="one step" if len(steps_learned(config)) == 1 else f"1 to {words_of(steps_learned(config)[-1])}"
+            ),
             "## How it was made\n" + table(("", ""), made),
             "### Settings\n" + table(("setting", "value"), {name: json.dumps(value) for name, value in config.items()}),
             "![Losses, margins and gradient norm](critics_curves.png)\n",
