@@ -24,10 +24,8 @@ def differences(rows: Sequence[Row], marks: Sequence[str] = SHOWN) -> Figure:
     """
     missing = [mark for mark in marks if not any(mark in row.differences for row in rows)]
     if missing:
-        known = sorted({mark for row in rows for mark in row.differences})
-        raise ValueError(
-            f"No row has {', '.join(missing)}; the marks are {', '.join(known) or 'none, since all failed'}."
-        )
+        known = ", ".join(sorted({mark for row in rows for mark in row.differences})) or "none, since all failed"
+        raise ValueError(f"No row has {', '.join(missing)}; the marks are {known}.")
     figure, axes = panels(1, len(marks), (2.2 + 2.6 * len(marks), 1.3 + 0.32 * len(rows)), sharey=True, squeeze=False)
     for axis, mark in zip(axes[0], marks, strict=True):
         draw_differences(axis, rows, mark)
@@ -41,13 +39,8 @@ def draw_differences(axis: Axes, rows: Sequence[Row], mark: str) -> None:
     for place, row in enumerate(rows):
         part = row.differences.get(mark)
         if part is None or not part.n:
-            axis.annotate(
-                "failed" if row.failed else "no pair",
-                (0.03, place),
-                xycoords=("axes fraction", "data"),
-                fontsize=8,
-                va="center",
-            )
+            word, where = "failed" if row.failed else "no pair", ("axes fraction", "data")
+            axis.annotate(word, (0.03, place), xycoords=where, fontsize=8, va="center")
             continue
         half = 0.0 if np.isnan(part.half) else part.half
         clear = half > 0 and abs(part.mean) > half

@@ -54,7 +54,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def option_of(setting: Field, kind: Any) -> dict[str, Any]:
     """A field of a dataclass as arguments of `add_argument`: its type, its default, and its meaning as help."""
     default = setting.default
-    words = " ".join(map(str, default)) if isinstance(default, tuple) else f"{default}" or "empty"
+    words = " ".join(map(str, default if isinstance(default, tuple) else (default,))) or "empty"
     meaning = setting.metadata["meaning"].replace("%", "%%")
     option = {"default": default, "help": f"{meaning} (default: {words})"}
     if kind is bool:

@@ -3,6 +3,7 @@
 import math
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from nitro_lab.distill_config import DistillConfig
 from nitro_lab.ideas import Ideas
 from nitro_lab.judging import judge
 from nitro_lab.objectives import OBJECTIVES, Objective, hinge_critic, raise_logits
+from nitro_lab.policies import draw_least_updated, retire_oldest
 from nitro_lab.studio import Training, prepare
+from nitro_lab.views import Crops, Whole
 
 PANEL = (3, 10, TINY.per_cell)  # views, feature levels, heads a cell
 
@@ -295,3 +298,31 @@ def test_prompts_come_from_a_file(tmp_path):
 
 def test_every_setting_has_a_meaning():
     assert all(f.metadata["meaning"] for f in DistillConfig.__dataclass_fields__.values())
+
+
+def test_only_the_chosen_levels_are_judged(tmp_path):
+    training = prepare(replace(TINY, levels=(9, 0), steps=1), tmp_path)
+    (report,) = train(training)
+    assert report.margins.shape == report.slots.shape == (3, 2, 1)
+    assert [flat.template.layers[0].in_channels for flat in training.pool.heads] == [96, 64]
+    with pytest.raises(ValueError, match=r"levels is \(10,\); the backbone has levels 0 to 9"):
+        prepare(replace(TINY, levels=(10,)), tmp_path)
+
+
+def test_ideas_take_the_place_of_what_the_config_says(tmp_path):
+    views = {"whole": Whole(), "tiles": Crops(size=4, number=1), "other tiles": Crops(size=8)}
+    silent = Objective(hinge_critic, lambda fake: 0 * fake.mean())
+    head = partial(torch.nn.Conv2d, out_channels=1, kernel_size=1)
+    ideas = Ideas(head=head, views=views, objective=silent, draw=draw_least_updated, retire=retire_oldest)
+    training = prepare(replace(TINY, steps=3, refresh=0.5), tmp_path, ideas)
+    reports = list(train(training))
+    assert all(report.gradient_norm == 0 for report in reports)
+    assert reports[0].margins.shape == (3, 10, 1)
+    assert training.pool.heads[0].size == 65
+    born = training.pool.census()["born"]
+    assert born.min() >= 2  # 3 halves: none of the first survives
+
+
+def test_settings_that_came_later_leave_older_runs_as_they_were():
+    assert not {"levels", "refresh_clears", "separate_chance"} & TINY.outcome().keys()
+    assert replace(TINY, levels=(1,), refresh_clears=False).outcome().items() >= {"levels": (1,)}.items()

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from small_pool import CHANNELS, MeanHead, make_pool, stored, train_step
+from small_pool import BETAS, CHANNELS, DECAY, RATE, MeanHead, make_pool, stored, train_step
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -201,3 +201,30 @@ def test_head_that_cannot_be_vectorised_is_named_and_runs_looped(head, operation
     *_, margins = train_step(pool, generator)
     assert margins.isfinite().all()
     assert pool.updates.sum() == 4
+
+
+def test_moments_that_are_kept_go_on_with_their_step_count():
+    """As when a module's weights are drawn anew and its optimiser knows nothing of it."""
+    pool, generator = make_pool(refresh_clears=False), torch.Generator().manual_seed(1)
+    for _ in range(4):
+        train_step(pool, generator, 0, per_cell=3)
+    before = [moment.clone() for moment in pool.state(0)[1:]]
+    pool.refresh(1.0)
+    assert all(map(torch.equal, pool.state(0)[1:], before))
+    assert pool.updates.sum() == 0
+    assert pool.moment_steps()[0].unique().tolist() == [4]
+    weight = nn.Parameter(stored(pool, (0, 0, 0, 0))[0].clone())
+    optimizer = torch.optim.AdamW([weight], RATE, BETAS, weight_decay=DECAY)
+    first, second = (moment[pool.row(0, 0, torch.tensor(0))].clone() for moment in pool.state(0)[1:])
+    optimizer.state[weight] = {"step": torch.tensor(4.0), "exp_avg": first, "exp_avg_sq": second}
+    panel = pool.draw(0, 3)
+    gradients = [torch.randn(leaf.shape, generator=generator) for leaf in panel.leaves()]
+    weight.grad = gradients[0][panel.slots[0, 0].tolist().index(0)]
+    optimizer.step()
+    panel.learn(gradients, RATE, BETAS, DECAY)
+    torch.testing.assert_close(stored(pool, (0, 0, 0, 0))[0], weight.detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_kept_moments_are_in_the_state_dict_and_cleared_ones_leave_it_as_it_was():
+    assert "inherited" in make_pool(refresh_clears=False).state_dict()
+    assert "inherited" not in make_pool().state_dict()

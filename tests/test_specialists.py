@@ -10,6 +10,7 @@ from torch import nn
 
 from nitro_lab import specialists
 from nitro_lab.distill_config import DistillConfig
+from nitro_lab.ideas import AS_CONFIGURED
 from nitro_lab.mini.world import FACTORS, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.sampling import encode_prompts
@@ -40,6 +41,8 @@ def training(untrained_pipeline, monkeypatch) -> SimpleNamespace:
         config=DistillConfig(t_star=(10, 750)),
         backbone=lambda latents, t, conditioning: [latents, conditioning.pooled[:, :4, None, None] * 100],
         samples=SimpleNamespace(empty=encode_prompts(untrained_pipeline, [""])),
+        levels=(0, 1),
+        ideas=AS_CONFIGURED,
     )
 
 
