@@ -61,9 +61,7 @@ def most_layout(answer: int | None, changes: Sequence[Change]) -> str:
     return "Not yet: multiply the last two columns of the table in section 2."
 
 
-def steps_for_budget(
-    answer: int | None, exams: Mapping[str, Rows], model: str = "refined student", passes: int = 3
-) -> str:
+def steps_for_budget(answer: int | None, exams: Mapping[str, Rows], model: str = "mini", passes: int = 3) -> str:
     """Exercise 5: the number of steps with the smallest distance among those of at most so many passes."""
     if answer is None:
         return UNANSWERED

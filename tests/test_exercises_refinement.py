@@ -9,9 +9,7 @@ from nitro_lab.exercises import UNANSWERED
 from nitro_lab.refinement import Change
 
 CHANGES = [Change(0.01, 0.05, 0.2), Change(0.03, 0.01, 0.2), Change(0.02, 0.09, 0.2)]
-EXAMS = {
-    "refined student": [{"steps": str(n), "calls": str(n), "FD": d} for n, d in zip((1, 2, 3, 4), "5342", strict=True)]
-}
+EXAMS = {"mini": [{"steps": str(n), "calls": str(n), "FD": d} for n, d in zip((1, 2, 3, 4), "5342", strict=True)]}
 SHARE = float(sum(Fraction(1, 4 * n) for n in (1, 2, 3, 4)))
 CHECKS = {
     exercises.passes_of_a_batch: (2.5, [(1.5, "The prediction that is judged takes one more"), (4, "the mean over k")]),
