@@ -2,7 +2,7 @@
 
     python benchmarks/refinement.py orders --steps 480 --seeds 0            # trains in build/refinement/
     python benchmarks/refinement.py models --one-step student.safetensors   # mini beside teacher and others
-    python benchmarks/refinement.py frontier --images 256                   # the teacher at 2 to 50 steps too
+    python benchmarks/refinement.py frontier --images 128                   # the teacher at 2 to 50 steps too
 
 `orders` trains from the soft student: bottom-up, top-down, and all schedules at once, under the same number of updates.
 `models` examines the shipped student, the one that it was refined from (a run folder or weights, if there is one), the
