@@ -64,15 +64,16 @@ def check_head(head: Callable[[int], nn.Module], feature: torch.Tensor, pooled: 
     with torch.enable_grad():
         logits = call_twice(module, name, feature, pooled)
         check_logits(logits, name, feature)
-        check_gradient(logits, name, feature, bool(getattr(module, "mixes_images", False)))
+        check_gradient(logits, name, feature)
+        if not getattr(module, "mixes_images", False):
+            check_separation(module, name, feature, pooled, logits)
 
 
 def call_twice(module: nn.Module, name: str, feature: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
     """Its logits, the same in both calls."""
-    seen = (feature, pooled) if getattr(module, "takes_pooled", False) else (feature,)
     before = {key: value.clone() for key, value in module.named_buffers()}
     try:
-        first, second = (same_chance(lambda: module(*seen)) for _ in range(2))
+        first, second = (judge(module, feature, pooled) for _ in range(2))
     except Exception as error:
         raise HeadError(f"{name} fails on features {tuple(feature.shape)}: {error} {SEE}") from error
     changed = [key for key, value in module.named_buffers() if not torch.equal(value, before[key])]
@@ -85,11 +86,12 @@ def call_twice(module: nn.Module, name: str, feature: torch.Tensor, pooled: torc
     return first
 
 
-def same_chance(call: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Call with the same dropout each time, on whatever device."""
+def judge(module: nn.Module, feature: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    """Its logits, with the same dropout each time, on whatever device."""
+    seen = (feature, pooled) if getattr(module, "takes_pooled", False) else (feature,)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return call()
+        return module(*seen)
 
 
 def check_logits(logits: torch.Tensor, name: str, feature: torch.Tensor) -> None:
@@ -108,17 +110,29 @@ def check_logits(logits: torch.Tensor, name: str, feature: torch.Tensor) -> None
         raise HeadError(f"{name} made logits that are no numbers of features {tuple(feature.shape)}. {SEE}")
 
 
-def check_gradient(logits: torch.Tensor, name: str, feature: torch.Tensor, mixes: bool) -> None:
-    """It reaches the features, and those of its own image only."""
-    half = len(feature) // 2
+def check_gradient(logits: torch.Tensor, name: str, feature: torch.Tensor) -> None:
+    """It reaches the features, and is a number there."""
     gradient = None
     if logits.requires_grad:
-        (gradient,) = torch.autograd.grad(logits[:half].sum(), feature, allow_unused=True)
+        (gradient,) = torch.autograd.grad(logits.sum(), feature, allow_unused=True)
     if gradient is None:
         raise HeadError(f"No gradient flows through {name} to the features; is there a detach, or an argmax? {SEE}")
     if not gradient.isfinite().all():
         raise HeadError(f"The gradient through {name} to the features is no number (a square root of 0?). {SEE}")
-    if gradient[half:].count_nonzero() and not mixes:
+
+
+@torch.no_grad()
+def check_separation(
+    module: nn.Module, name: str, feature: torch.Tensor, pooled: torch.Tensor, logits: torch.Tensor
+) -> None:
+    """Other images and texts in half of a batch leave the logits of the other half as they were.
+
+    Gradients would not tell: batch statistics may be detached. The batch keeps its size, so that dropout stays.
+    """
+    half = len(feature) // 2
+    other_feature, other_pooled = (torch.cat([seen[:half], 1 - 2 * seen[half:]]) for seen in (feature, pooled))
+    others = judge(module, other_feature, other_pooled)
+    if not torch.allclose(others[:half], logits[:half], rtol=1e-4, atol=1e-6):
         raise HeadError(
             f"{name} lets images of a batch change each other's logits, as batch statistics do. If that is meant, "
             f"write mixes_images = True into its class; else use GroupNorm, or means over the map only. {SEE}"

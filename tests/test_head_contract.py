@@ -42,6 +42,16 @@ class Centred(MeanHead):
         return super().forward(feature - feature.mean(0))
 
 
+class CentredDetached(MeanHead):
+    def forward(self, feature):
+        return super().forward(feature - feature.mean(0).detach())
+
+
+class MixedText(ProjectionHead):
+    def forward(self, feature, pooled):
+        return super().forward(feature, pooled - pooled.mean(0))
+
+
 class Detached(MeanHead):
     def forward(self, feature):
         return super().forward(feature.detach())
@@ -77,6 +87,8 @@ def features() -> tuple[torch.Tensor, torch.Tensor]:
         (Spectral, "Spectral keeps state .*no spectral_norm"),
         (Counting, "Counting keeps state .*other logits the second time"),
         (Centred, "Centred lets images of a batch change .*mixes_images = True"),
+        (CentredDetached, "CentredDetached lets images of a batch change"),
+        (lambda channels: MixedText(channels, 5), "MixedText lets images of a batch change"),
         (Detached, "No gradient flows through Detached"),
         (Root, "gradient through Root .* is no number"),
         (Weightless, "Weightless has no weights"),
