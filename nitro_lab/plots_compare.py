@@ -1,17 +1,22 @@
-"""Pictures of a comparison. Rows of the table in, Figure out; nothing trains here."""
+"""Pictures of a comparison. Rows of the table or reports in, Figure out; nothing trains here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from nitro_lab.canvas import PALETTE, panels
 from nitro_lab.compare_table import Row
+from nitro_lab.plots_training import running_mean
 
 BETTER = {"FD": "lower", "KID": "lower", "repetition": "lower"}  # of all others, the higher
 SHOWN = ("all", "texture", "FD", "recall")
 CLEAR, UNCLEAR = PALETTE[0], "0.6"
+CURVES = {"margin": "mean logit of reals − of fakes", "critic_loss": "loss", "student_loss": "loss"}
+DASHES = ("-", "--", ":", "-.")
 
 
 def differences(rows: Sequence[Row], marks: Sequence[str] = SHOWN) -> Figure:
@@ -50,3 +55,47 @@ def draw_differences(axis: Axes, rows: Sequence[Row], mark: str) -> None:
     axis.set(title=f"{mark} ({BETTER.get(mark, 'higher')} is better)", xlabel="difference from the reference")
     axis.title.set_fontsize(9)
     axis.grid(alpha=0.3)
+
+
+def curves(
+    reports: Mapping[str, Sequence[Mapping[str, ArrayLike]]], shown: Sequence[str] = tuple(CURVES), memory: int = 25
+) -> Figure:
+    """How margins and losses went, a panel for each column: the mean over seeds, and their range as a band.
+
+    Args:
+        reports: variant -> for each seed, columns of its reports.csv, as `nitro_lab.run_folder.read_reports` gives
+            them. Seeds of different length (a run that failed) are drawn as far as the shortest.
+        shown: columns.
+        memory: steps that a curve is the running mean of.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not reports or not all(reports.values()):
+        raise ValueError("Each variant needs the reports of one seed or more, {name: [read_reports(folder), ...]}.")
+    figure, axes = panels(1, len(shown), (4.5 * len(shown), 4.2), squeeze=False)
+    styles = [(color, dash) for dash in DASHES for color in PALETTE]  # colours first: they are told apart most easily
+    for axis, column in zip(axes[0], shown, strict=True):
+        for (name, seeds), (color, dash) in zip(reports.items(), cycle(styles), strict=False):
+            draw_seeds(axis, [smooth(seed, column, memory) for seed in seeds], name, color, dash)
+        axis.set(title=column.replace("_", " "), xlabel="step", ylabel=CURVES.get(column, column))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def smooth(report: Mapping[str, ArrayLike], column: str, memory: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps that have a number in a column, and its running mean there."""
+    steps, values = (np.asarray(report[name], dtype=float) for name in ("step", column))
+    finite = np.isfinite(values)  # the student's loss is none where only the critics learned
+    return steps[finite], running_mean(values[finite], memory)
+
+
+def draw_seeds(axis: Axes, seeds: Sequence[tuple[np.ndarray, np.ndarray]], name: str, color: str, dash: str) -> None:
+    """One variant: a line, and a band from the lowest seed to the highest."""
+    length = min(len(steps) for steps, _ in seeds)
+    steps, values = seeds[0][0][:length], np.stack([values[:length] for _, values in seeds])
+    axis.plot(steps, values.mean(0), color=color, linestyle=dash, lw=1.6, label=name)
+    if len(seeds) > 1:
+        axis.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.15, lw=0)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from nitro_lab.compare_run import Result
 from nitro_lab.compare_table import estimate, tabulate, write_csv, write_page
-from nitro_lab.plots_compare import differences
+from nitro_lab.plots_compare import curves, differences
 
 FULL, MINE = (0.71, 0.60, 0.82, 0.55), (0.75, 0.66, 0.85, 0.62)
 
@@ -124,3 +124,29 @@ def test_the_plot_shows_each_difference_and_which_are_clear():
 def test_a_mark_that_nobody_has_is_refused():
     with pytest.raises(ValueError, match="No row has beauty; the marks are FD, all"):
         differences(tabulate(results()), ("beauty",))
+
+
+def test_curves_are_running_means_over_seeds_with_their_range():
+    steps = [1, 2, 3, 4]
+    seeds = [
+        {"step": steps, "margin": [0.0, 2.0, 4.0, 6.0], "student_loss": [math.nan, 1.0, math.nan, 3.0]},
+        {"step": steps[:3], "margin": [1.0, 3.0, 5.0], "student_loss": [math.nan, 2.0, math.nan]},
+    ]
+    figure = curves({"full": seeds[:1], "mine": seeds}, ("margin", "student_loss"), memory=2)
+    margins, losses = figure.axes
+    full, mine = margins.lines
+    assert full.get_ydata().tolist() == [0, 1, 3, 5]
+    assert mine.get_xdata().tolist() == [1, 2, 3]
+    assert mine.get_ydata().tolist() == [0.5, 1.5, 3.5]
+    (band,) = margins.collections
+    assert {tuple(point) for point in band.get_paths()[0].vertices} >= {(1, 0), (1, 1), (3, 3), (3, 4)}
+    assert (losses.lines[0].get_xdata().tolist(), losses.lines[0].get_ydata().tolist()) == ([2, 4], [1, 2])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["full", "mine"]
+    many = curves({str(n): seeds for n in range(20)}, ("margin",))
+    looks = {(line.get_color(), line.get_linestyle()) for line in many.axes[0].lines}
+    assert len(looks) == 20
+
+
+def test_curves_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="Each variant needs the reports of one seed or more"):
+        curves({"full": []})
