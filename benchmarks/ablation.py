@@ -4,7 +4,8 @@
     python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --steps 300 --jobs 2
 
 Each run is kept in build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run
-that was cut goes on, and several of these commands may be at work at the same time.
+that was cut goes on, and several of these commands may be at work at the same time. Means, intervals and differences
+from "full", over all seeds of that table, are written to docs/ablation_means.csv and build/ablation.html.
 """
 
 import argparse
@@ -18,9 +19,11 @@ from filelock import FileLock
 from nitro_lab.compare import FOLDER, carry_out
 from nitro_lab.compare_plan import Change, plan
 from nitro_lab.compare_run import Result, Run
+from nitro_lab.compare_table import tabulate, write_csv, write_page
 from nitro_lab.mini.world import FACTORS
 
 TABLE = Path("docs/ablation.csv")
+MEANS, PAGE = Path("docs/ablation_means.csv"), Path("build/ablation.html")
 NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
 VARIANTS: dict[str, Change] = {
     "full": {},
@@ -62,16 +65,24 @@ def main() -> None:
         for result in carry_out([run for run in runs if (run.variant, run.key) not in there], options.jobs):
             append(TABLE, result)
             print(line_of(result), flush=True)
-    everything = plan(VARIANTS, options.seeds, options.steps, FOLDER, options.images)
-    print(not_run(everything, options.steps, options.images))
+    asked = set(options.seeds)
+    seeds = sorted(asked | {int(row["seed"]) for row in read_rows(TABLE)})
+    everything = plan(VARIANTS, seeds, options.steps, FOLDER, options.images)
+    write_means(everything)
+    print(not_run([run for run in everything if run.config.seed in asked], options.steps, options.images))
 
 
 def rows_of(path: Path) -> set[tuple[str, str]]:
     """Variant and key of every row."""
+    return {(row["variant"], row["key"]) for row in read_rows(path)}
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The table as it is, none where there is none."""
     if not path.exists():
-        return set()
+        return []
     with path.open(newline="") as file:
-        return {(row["variant"], row["key"]) for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
 
 
 def append(path: Path, result: Result) -> None:
@@ -87,6 +98,35 @@ def append(path: Path, result: Result) -> None:
             if fresh:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def write_means(runs: Sequence[Run]) -> None:
+    """Tabulate the rows of these runs, wherever they were made; rows of other weights or lengths have other keys."""
+    order = {(run.variant, run.key): run for run in runs}
+    there = {(row["variant"], row["key"]): row for row in read_rows(TABLE)}
+    results = [result_of(there[place], run) for place, run in order.items() if place in there]
+    if any(result.variant == "full" for result in results):
+        rows = sorted(tabulate(results, reference="full"), key=lambda row: list(VARIANTS).index(row.variant))
+        write_csv(rows, MEANS)
+        write_page(rows, PAGE, next((found.captions for run in runs if (found := run.found())), []))
+
+
+def result_of(row: dict[str, str], run: Run) -> Result:
+    """A row as the result that it was made of; pictures and captions are there only where the run was made."""
+    numbers = {name: float(row[name]) for name in ("seconds", "memory", "margin")}
+    return Result(
+        variant=run.variant,
+        seed=run.config.seed,
+        steps=run.config.steps,
+        images=run.images,
+        key=run.key,
+        marks={name: float(row[name]) for name in MARKS if row[name]},
+        parameters=int(row["parameters"]),
+        captions=[],
+        grid=run.folder / "grid.png",
+        **numbers,
+        **{name: row[name] for name in ("hardware", "commit", "failed")},
+    )
 
 
 def line_of(result: Result) -> str:

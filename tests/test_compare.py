@@ -1,5 +1,6 @@
 """Comparisons: equal starts, runs found and resumed, ideas from a notebook, failures, rows that come once."""
 
+import csv
 import importlib.util
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -158,10 +159,16 @@ def test_what_cannot_be_compared_is_refused_at_once(given, named, tmp_path):
         compare(**(SHORT | given), folder=tmp_path)
 
 
-def test_rows_of_the_ablation_come_once(compared, tmp_path, monkeypatch):
+def load_ablation():
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("ablation", ROOT / "benchmarks" / "ablation.py")
     ablation = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ablation)
+    return ablation
+
+
+def test_rows_of_the_ablation_come_once(compared, tmp_path, monkeypatch):
+    ablation = load_ablation()
     monkeypatch.setattr(ablation, "FOLDER", tmp_path)
     table = tmp_path / "table.csv"
     for result in [*compared[0].values(), *compared[0].values()]:
@@ -170,3 +177,27 @@ def test_rows_of_the_ablation_come_once(compared, tmp_path, monkeypatch):
     assert ablation.rows_of(table) == {(name, result.key) for name, result in compared[0].items()}
     runs = plan(ablation.VARIANTS, folder=tmp_path, **SHORT | {"config": BASE})
     assert len({run.key for run in runs}) == len(ablation.VARIANTS)
+
+
+def test_means_of_the_ablation_are_those_of_its_rows(compared, tmp_path, monkeypatch):
+    ablation = load_ablation()
+    files = {"FOLDER": tmp_path, "TABLE": tmp_path / "rows.csv", "MEANS": tmp_path / "means.csv"}
+    for name, path in (files | {"PAGE": tmp_path / "page.html"}).items():
+        monkeypatch.setattr(ablation, name, path)
+    changes = {"full": {}, "no refresh": {"refresh": 0.0}}
+    runs = plan(changes, folder=tmp_path, **SHORT | {"config": BASE, "seeds": 2})
+    ablation.write_means(runs)
+    assert not ablation.MEANS.exists()  # nothing to compare with
+    values = {"full": (0.5, 0.7), "no refresh": (0.25, 0.65)}
+    for asked in reversed(runs):
+        seed, place = asked.config.seed, {"variant": asked.variant, "key": asked.key}
+        marks = dict.fromkeys(ablation.MARKS, 0.0) | {"all": values[asked.variant][seed]}
+        ablation.append(ablation.TABLE, replace(compared[0]["full"], seed=seed, marks=marks, **place))
+    ablation.append(ablation.TABLE, replace(compared[0]["full"], key="of other weights"))
+    ablation.write_means(runs)
+    with ablation.MEANS.open(newline="") as file:
+        full, other = csv.DictReader(file)
+    assert (full["variant"], other["variant"], other["seeds"]) == ("full", "no refresh", "2")
+    assert (float(full["all"]), float(other["all difference"])) == pytest.approx((0.6, -0.15))
+    assert float(other["all difference ±"]) == pytest.approx(12.7062 * 0.1, rel=1e-4)  # t of one degree, by table
+    assert "no refresh" in ablation.PAGE.read_text()
