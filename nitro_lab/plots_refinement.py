@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
 from nitro_lab.canvas import PALETTE, panels
@@ -96,10 +96,12 @@ def frontier(exams: Mapping[str, Rows], seconds: Mapping[str, Mapping[int, float
     left.set_xticks(calls, [str(count) if count not in (3, 24) else "" for count in calls], minor=False)
     left.minorticks_off()
     left.set(yscale="log")
-    for axis in (left, right):
-        axis.grid(alpha=0.3, which="both")
-        axis.yaxis.set_major_formatter("{x:.0f}")
-        axis.yaxis.set_minor_formatter("{x:.0f}")
+    for axis in (right.xaxis, left.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 

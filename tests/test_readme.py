@@ -32,7 +32,9 @@ def test_gap_is_that_of_the_miniatures_card():
     assert f"{100 * gap:.0f} % of the time" in README
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/tries.md", "nitro_lab/mini/model/README.md"])
+@pytest.mark.parametrize(
+    "file", ["README.md", "CONTRIBUTING.md", "docs/tries.md", "docs/refinement.md", "nitro_lab/mini/model/README.md"]
+)
 def test_what_is_pointed_to_is_there(file):
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text())
     assert [target for target in targets if not (ROOT / file).parent.joinpath(target).exists()] == []
