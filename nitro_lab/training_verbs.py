@@ -60,7 +60,7 @@ def option_of(setting: Field, kind: Any) -> dict[str, Any]:
     if kind is bool:
         return option | {"action": argparse.BooleanOptionalAction}
     if get_args(kind):  # tuple[int, ...]
-        return option | {"type": get_args(kind)[0], "nargs": "+", "metavar": METAVARS[get_args(kind)[0]]}
+        return option | {"type": get_args(kind)[0], "nargs": "+" if default else "*", "metavar": METAVARS[get_args(kind)[0]]}
     return option | {"type": kind, "metavar": METAVARS[kind]}
 
 

@@ -130,7 +130,7 @@ def test_reports_tell_the_stages(tmp_path):
     assert all(math.isfinite(r.critic_loss + r.student_loss) and r.gradient_norm > 0 for r in reports)
 
 
-@pytest.mark.parametrize("cut_after", [1, 2, 3, 5])
+@pytest.mark.parametrize("cut_after", [2, 3])
 def test_a_run_that_is_cut_goes_on_over_a_stages_border(tmp_path, cut_after):
     config = replace(CLIMB, step_law="any schedule")
     uncut = [report.critic_loss for report in distill(config, tmp_path / "uncut")]
