@@ -59,8 +59,9 @@ def option_of(setting: Field, kind: Any) -> dict[str, Any]:
     option = {"default": default, "help": f"{meaning} (default: {words})"}
     if kind is bool:
         return option | {"action": argparse.BooleanOptionalAction}
-    if get_args(kind):  # tuple[int, ...]
-        return option | {"type": get_args(kind)[0], "nargs": "+" if default else "*", "metavar": METAVARS[get_args(kind)[0]]}
+    if get_args(kind):  # tuple[int, ...]; none at all where that is the default
+        member = get_args(kind)[0]
+        return option | {"type": member, "nargs": "+" if default else "*", "metavar": METAVARS[member]}
     return option | {"type": kind, "metavar": METAVARS[kind]}
 
 
