@@ -10,6 +10,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -159,6 +160,16 @@ def told(row: Row, marks: Sequence[str]) -> list[str]:
     seeds = f"{len(row.seeds)}" + (f" ({len(row.failed)} failed)" if row.failed else "")
     pairs = [f"{row.marks[m]}\nΔ {row.differences[m]}" if m in row.marks else "–" for m in marks]
     return [row.variant, seeds, *pairs, f"{row.steps_a_second:.2f}", f"{row.parameters:,}", f"{row.memory:.0f}"]
+
+
+def print_rows(rows: Sequence[Row], marks: Sequence[str] = SHOWN) -> None:
+    """The table as text: mean ± half of its 95 % interval, and under it the paired difference (Δ)."""
+    table = [["", "seeds", *marks, "steps / s", "numbers", "MiB"], *(told(row, marks) for row in rows)]
+    lines = [line for row in table for line in zip_longest(*(cell.split("\n") for cell in row), fillvalue="")]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
 
 
 def cells(values: Sequence[str], tag: str) -> str:

@@ -40,6 +40,18 @@ class Scale:
     refined_images: int  # captions whose every step is looked at
     timed_images: int  # of a batch whose time is taken
 
+    # 05, the discriminator workbench
+    idea_steps: int  # of the reader's own critics
+    idea_warm_up: int  # steps of the critics alone, in every run of the notebook
+    idea_batch: int  # images a step
+    idea_reals: int  # samples of the teacher
+    idea_captions: int  # further prompts, that only the student draws
+    idea_teacher_steps: int  # of each of them
+    compared_steps: int  # of each run
+    compared_seeds: int  # runs of each variant
+    compared_images: int  # of each exam; at least ten
+    bench_steps: int  # of each of the two variants
+
 
 SCALES = {
     "full": Scale(
@@ -63,6 +75,16 @@ SCALES = {
         critic_exam_images=128,
         refined_images=192,
         timed_images=16,
+        idea_steps=24,
+        idea_warm_up=6,
+        idea_batch=8,
+        idea_reals=128,
+        idea_captions=512,
+        idea_teacher_steps=8,
+        compared_steps=16,
+        compared_seeds=2,
+        compared_images=64,
+        bench_steps=12,
     ),
     "smoke": Scale(
         shown=2,
@@ -85,6 +107,16 @@ SCALES = {
         critic_exam_images=8,
         refined_images=8,
         timed_images=2,
+        idea_steps=2,
+        idea_warm_up=1,
+        idea_batch=2,
+        idea_reals=8,
+        idea_captions=8,
+        idea_teacher_steps=1,
+        compared_steps=2,
+        compared_seeds=2,
+        compared_images=12,
+        bench_steps=2,
     ),
 }
 
