@@ -34,7 +34,9 @@ class Controls(widgets.VBox):
     def __init__(self, name: str, choice: Choice, heads: Mapping[str, Change]):
         options = PARTS | {"head": tuple(heads)}
         self.parts = {
-            part: widgets.Dropdown(options=options[part], value=getattr(choice, part), description=f"{name} {part}")
+            part: widgets.Dropdown(
+                options=options[part], value=getattr(choice, part), description=f"{name} {part.replace('_', ' ')}"
+            )
             for part in PARTS
         }
         super().__init__(list(self.parts.values()))

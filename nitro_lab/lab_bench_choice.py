@@ -30,6 +30,7 @@ VIEWS = {
 }
 OBJECTIVE_NAMES = (USUAL, *OBJECTIVES)
 REFRESHES = (USUAL, 0.0, 0.001, 0.003, 0.01, 0.03, 0.1)
+PER_CELLS = (USUAL, 1, 2, 3, 4)  # below the number of slots, for a draw policy to have a choice
 DRAWS: dict[str, Draw] = {USUAL: draw_uniform, "least updated": draw_least_updated}
 RETIRES: dict[str, Retire] = {
     USUAL: retire_uniform,
@@ -42,6 +43,7 @@ PARTS: dict[str, Any] = {
     "views": tuple(VIEWS),
     "objective": OBJECTIVE_NAMES,
     "refresh": REFRESHES,
+    "per_cell": PER_CELLS,
     "draw": tuple(DRAWS),
     "retire": tuple(RETIRES),
 }
@@ -55,6 +57,7 @@ class Choice:
     views: str = USUAL
     objective: str = USUAL
     refresh: float | str = USUAL
+    per_cell: int | str = USUAL
     draw: str = USUAL
     retire: str = USUAL
 
@@ -64,6 +67,7 @@ class Choice:
             "views": VIEWS[self.views],
             "objective": self.objective,
             "refresh": self.refresh,
+            "per_cell": self.per_cell,
             "draw": DRAWS[self.draw],
             "retire": RETIRES[self.retire],
         }

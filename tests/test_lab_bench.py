@@ -81,7 +81,7 @@ def test_a_choice_says_only_what_was_moved():
 @pytest.mark.parametrize("part", PARTS)
 def test_every_word_of_every_control_is_a_change_that_compare_takes(part):
     for word in PARTS[part]:
-        apply("a", Choice(**{part: word}).change(), TINY)
+        apply("a", Choice(**{part: word}).change(), replace(TINY, slots=4))
 
 
 def test_the_policies_are_all_different():

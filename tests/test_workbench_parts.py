@@ -67,7 +67,7 @@ def four() -> list[Result]:
         RESULT,
         replace(RESULT, **mine, key="k1"),
         replace(RESULT, seed=1, key="k2", marks={"all": 0.52, "FD": 6.2}),
-        replace(RESULT, **mine | {"marks": {"all": 0.621, "FD": 5.25}}, seed=1, key="k3"),
+        replace(RESULT, **mine | {"marks": {"all": 0.624, "FD": 5.25}}, seed=1, key="k3"),
     ]
 
 
@@ -110,7 +110,7 @@ def test_the_ablation_reads_what_the_script_writes(tmp_path):
     assert [replace(result, grid=Path("no")) for result in results] == four()
     rows = tabulate_ablation(results)
     assert sentences(rows) == (
-        "mine: all 0.101 ± 0.013 of 2 seeds, better than 'full'; FD -0.975 ± 0.32 of 2 seeds, better than 'full'."
+        "mine: all 0.102 ± 0.025 of 2 seeds, better than 'full'; FD -0.975 ± 0.32 of 2 seeds, better than 'full'."
     )
     assert len(figure_of(rows).axes) == 2
 
