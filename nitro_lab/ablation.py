@@ -100,4 +100,5 @@ def verdict(row: Row, mark: str) -> str:
 
 def figure_of(rows: Sequence[Row]) -> Figure | None:
     """All differences with their intervals; None while there is nothing to compare."""
-    return plots_compare.differences(rows) if len(rows) > 1 and rows[0].differences else None
+    marks = [mark for mark in plots_compare.SHOWN if any(mark in row.differences for row in rows)]
+    return plots_compare.differences(rows, marks) if len(rows) > 1 and marks else None

@@ -114,7 +114,7 @@ SCALES = {
         idea_captions=8,
         idea_teacher_steps=1,
         compared_steps=2,
-        compared_seeds=2,
+        compared_seeds=1,
         compared_images=12,
         bench_steps=2,
     ),
