@@ -1,29 +1,32 @@
 """The paper's ablation with numbers: each part of the method taken away or changed, from the same soft student.
 
     python benchmarks/ablation.py --list
-    python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --steps 300 --jobs 2
+    python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --jobs 2
 
-Each run is kept in build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run
-that was cut goes on, and several of these commands may be at work at the same time. Means, intervals and differences
-from "full", over all seeds of that table, are written to docs/ablation_means.csv and build/ablation.html.
+Runs are short, so the student learns in every step and starts early; all else is the default. Each is kept in
+build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run that was cut goes on,
+and several of these commands may be at work at the same time. Means, intervals and differences from "full", over all
+seeds of that table, are written to docs/ablation_means.csv and build/ablation.html.
 """
 
 import argparse
 import csv
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
 from nitro_lab.compare import FOLDER, carry_out
-from nitro_lab.compare_plan import Change, plan
+from nitro_lab.compare_plan import BASE, Change, plan
 from nitro_lab.compare_run import Result, Run
 from nitro_lab.compare_table import tabulate, write_csv, write_page
 from nitro_lab.mini.world import FACTORS
 
 TABLE = Path("docs/ablation.csv")
 MEANS, PAGE = Path("docs/ablation_means.csv"), Path("build/ablation.html")
+CONFIG = replace(BASE, warm_up=40, student_every=1)
 NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
 VARIANTS: dict[str, Change] = {
     "full": {},
@@ -53,21 +56,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--jobs", type=int, help="runs side by side; default: one a GPU, or one a core")
     parser.add_argument("--list", action="store_true", help="only say what is not yet run")
     options = parser.parse_args()
     if not options.list:
         chosen = {name: VARIANTS[name] for name in options.only}
-        runs = plan(chosen, options.seeds, options.steps, FOLDER, options.images)
+        runs = plan(chosen, options.seeds, options.steps, FOLDER, options.images, CONFIG)
         there = rows_of(TABLE)
         for result in carry_out([run for run in runs if (run.variant, run.key) not in there], options.jobs):
             append(TABLE, result)
             print(line_of(result), flush=True)
     asked = set(options.seeds)
     seeds = sorted(asked | {int(row["seed"]) for row in read_rows(TABLE)})
-    everything = plan(VARIANTS, seeds, options.steps, FOLDER, options.images)
+    everything = plan(VARIANTS, seeds, options.steps, FOLDER, options.images, CONFIG)
     write_means(everything)
     print(not_run([run for run in everything if run.config.seed in asked], options.steps, options.images))
 
