@@ -18,6 +18,7 @@ import nitro_lab.compare as compare_module
 import nitro_lab.compare_run as compare_run
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.compare import budget, compare
+from nitro_lab.compare_budget import share_cores
 from nitro_lab.compare_plan import BASE, plan
 from nitro_lab.compare_run import finish, write
 from nitro_lab.distill import train
@@ -95,7 +96,7 @@ def test_a_cut_run_goes_on_and_ends_as_the_uncut_one(compared, tmp_path):
     assert asked.key == uncut.key
     with closing(run(asked.config, asked.folder, asked.ideas)) as reports:
         next(reports)
-    result = finish(asked)
+    result = finish(asked, share_cores(1, 1)[1])  # as many threads as the uncut one had
     assert result.marks == uncut.marks
     weights = [load_file(grid.with_name("student.safetensors")) for grid in (result.grid, uncut.grid)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
