@@ -3,7 +3,7 @@
     python benchmarks/ablation.py --list
     python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --jobs 2
 
-Runs are short, so the student learns in every step and starts early; all else is the default. Each is kept in
+Runs are short and small: the student learns in every step and starts early, of batches of 8. Each is kept in
 build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run that was cut goes on,
 and several of these commands may be at work at the same time. Means, intervals and differences from "full", over all
 seeds of that table, are written to docs/ablation_means.csv and build/ablation.html.
@@ -26,7 +26,7 @@ from nitro_lab.mini.world import FACTORS
 
 TABLE = Path("docs/ablation.csv")
 MEANS, PAGE = Path("docs/ablation_means.csv"), Path("build/ablation.html")
-CONFIG = replace(BASE, warm_up=40, student_every=1)
+CONFIG = replace(BASE, warm_up=40, student_every=1, batch_size=8)
 NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
 VARIANTS: dict[str, Change] = {
     "full": {},
