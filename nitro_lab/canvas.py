@@ -1,5 +1,6 @@
 """What all pictures share: colours, figures that a notebook shows once, and grids of small images."""
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,13 @@ def panels(rows: int, columns: int, inches: tuple[float, float], **options: Any)
     figure, axes = plt.subplots(rows, columns, figsize=inches, layout="constrained", **options)
     plt.close(figure)
     return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    return file.getvalue()
 
 
 def to_pil(images: torch.Tensor) -> list[Image.Image]:

@@ -4,7 +4,6 @@ Variants share data and noise at each seed, so the difference from the reference
 to both cancels. Intervals are Student's t, which supposes that seeds scatter about normally.
 """
 
-import base64
 import csv
 import html
 import math
@@ -17,6 +16,7 @@ from statistics import fmean, stdev
 from scipy.stats import t as students_t
 
 from nitro_lab.compare_run import Result
+from nitro_lab.page import picture, table, write_html
 from nitro_lab.snapshots import replace_file
 
 CONFIDENCE = 0.95
@@ -138,16 +138,13 @@ def write_page(rows: Sequence[Row], path: Path, captions: Sequence[str], marks: 
     """
     reference = next((row.variant for row in rows if is_reference(row)), rows[0].variant)
     head = ["variant", "seeds", *marks, "steps / s", "parameters", "MiB"]
-    lines = [cells(head, "th"), *(cells(told(row, marks), "td") for row in rows)]
-    grids = "".join(figure_of(row) for row in rows)
-    page = PAGE.format(
+    body = BODY.format(
         reference=html.escape(reference),
-        table="\n".join(lines),
-        grids=grids,
+        table=table(head, [told(row, marks) for row in rows]),
+        grids="".join(figure_of(row) for row in rows),
         captions=html.escape(" · ".join(captions)),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda file: file.write_text(page, encoding="utf-8"))
+    write_html("Comparison of critics", body, path)
 
 
 def is_reference(row: Row) -> bool:
@@ -172,37 +169,16 @@ def print_rows(rows: Sequence[Row], marks: Sequence[str] = SHOWN) -> None:
         print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
 
 
-def cells(values: Sequence[str], tag: str) -> str:
-    """A row of a table in HTML."""
-    return f"<tr>{''.join(f'<{tag}>{html.escape(value)}</{tag}>' for value in values)}</tr>"
-
-
 def figure_of(row: Row) -> str:
     """The grid, inside the page."""
     if not row.grid.is_file():
         return f"<figure><figcaption>{html.escape(row.variant)}: no pictures</figcaption></figure>"
-    picture = base64.b64encode(row.grid.read_bytes()).decode()
-    name = html.escape(row.variant)
-    return f'<figure><figcaption>{name}</figcaption><img alt="{name}" src="data:image/png;base64,{picture}"></figure>\n'
+    return picture(row.grid.read_bytes(), row.variant)
 
 
-PAGE = """<!DOCTYPE html>
-<html lang="en"><meta charset="utf-8"><title>Comparison of critics</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em auto; max-width: 75em; }}
-table {{ border-collapse: collapse; font-size: 0.85em; }}
-th, td {{ border-bottom: 1px solid #ccc; padding: 0.3em 0.6em; text-align: right; white-space: pre-line; }}
-th:first-child, td:first-child {{ text-align: left; }}
-figure {{ margin: 1em 0; }} img {{ max-width: 100%; image-rendering: pixelated; }}
-</style>
-<h1>Comparison of critics</h1>
-<p>Mean over seeds ± half of the 95 % interval (Student's t); Δ: paired difference from “{reference}” at the same
-seeds. An interval of Δ that holds 0 shows no difference. MiB: peak memory in training.</p>
-<div style="overflow-x: auto"><table>
+BODY = """<p>Mean over seeds ± half of the 95 % interval (Student's t); Δ: paired difference from “{reference}” at the
+same seeds. An interval of Δ that holds 0 shows no difference. MiB: peak memory in training.</p>
 {table}
-</table></div>
 <h2>The same noise and captions</h2>
 {grids}
-<p>{captions}</p>
-</html>
-"""
+<p>{captions}</p>"""

@@ -99,7 +99,16 @@ def report_heads(
 def report_head(training: Training, head: HeadMaker, sights: Sights, repeats: int) -> HeadReport:
     """One head; see `report_heads`."""
     check_shapes(head, sights)
-    pool = DiscriminatorPool(
+    pool = panel_pool(training, head, sights)
+    time_panel(pool, sights)  # the first time is slow
+    seconds = statistics.median(time_panel(pool, sights) for _ in range(repeats))
+    real, fake = (mean_logits(pool, maps, sights.images) for maps in (sights.real, sights.fake))
+    return HeadReport([flat.size for flat in pool.heads], seconds, real, fake)
+
+
+def panel_pool(training: Training, head: HeadMaker, sights: Sights) -> DiscriminatorPool:
+    """A pool that is a panel of the training's size and no more."""
+    return DiscriminatorPool(
         bind_text(head, sights.real[0].pooled.shape[1]),
         [maps.shape[1] for maps in sights.real[0]],
         torch.Generator(training.generator.device).manual_seed(0),
@@ -108,10 +117,6 @@ def report_head(training: Training, head: HeadMaker, sights: Sights, repeats: in
         slots=training.config.per_cell,
         vectorize=training.config.vectorize,
     )
-    time_panel(pool, sights)  # the first time is slow
-    seconds = statistics.median(time_panel(pool, sights) for _ in range(repeats))
-    real, fake = (mean_logits(pool, maps, sights.images) for maps in (sights.real, sights.fake))
-    return HeadReport([flat.size for flat in pool.heads], seconds, real, fake)
 
 
 def time_panel(pool: DiscriminatorPool, sights: Sights) -> float:

@@ -1,14 +1,18 @@
 """One look of the panel: fakes are made, shown to the critics beside reals, and both sides get their gradients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 
+from nitro_lab.objectives import Objective
 from nitro_lab.panel import Panel, Sight
 from nitro_lab.sampling import Conditioning, predict_x0
 from nitro_lab.stages import ONE_STEP, Turn
 from nitro_lab.studio import Training
+
+Logits = Sequence[torch.Tensor]  # a cell each: (heads, all logits of a head)
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,28 @@ def judge(training: Training, panel: Panel, student_learns: bool, turn: Turn = O
             fakes = make_fakes(training, batch, turn)
             fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
     real, fake = panel.score(real_maps), panel.score(fake_maps)  # in float32: a margin is less than bf16's grain
-    # the sum over heads, as the paper has it: each head then learns as if it were alone
-    critic_loss = torch.stack([objective.critic(r, f) * len(r) for r, f in zip(real, fake, strict=True)]).sum()
+    critic_loss = critics_loss(objective, real, fake)
     gradients = list(torch.autograd.grad(critic_loss, panel.leaves(), retain_graph=student_learns))
-    student_loss = torch.stack([objective.student(f) for f in fake]).mean() if student_learns else torch.zeros(())
+    student_loss = students_loss(objective, fake) if student_learns else torch.zeros(())
     if student_learns:
         training.accelerator.backward(student_loss / config.accumulation, inputs=list(training.student.parameters()))
-    margins = torch.stack([(r.mean(1) - f.mean(1)).detach() for r, f in zip(real, fake, strict=True)])
-    heads = panel.slots.numel()
-    return Judgement(critic_loss.item() / heads, student_loss.item(), margins.view(panel.slots.shape).cpu(), gradients)
+    margins = margins_of(real, fake).view(panel.slots.shape).cpu()
+    return Judgement(critic_loss.item() / panel.slots.numel(), student_loss.item(), margins, gradients)
+
+
+def critics_loss(objective: Objective, real: Logits, fake: Logits) -> torch.Tensor:
+    """The sum over heads, as the paper has it: each head then learns as if it were alone."""
+    return torch.stack([objective.critic(r, f) * len(r) for r, f in zip(real, fake, strict=True)]).sum()
+
+
+def students_loss(objective: Objective, fake: Logits) -> torch.Tensor:
+    """The mean over heads."""
+    return torch.stack([objective.student(f) for f in fake]).mean()
+
+
+def margins_of(real: Logits, fake: Logits) -> torch.Tensor:
+    """(cells, heads a cell), mean logit of reals minus that of fakes."""
+    return torch.stack([(r.mean(1) - f.mean(1)).detach() for r, f in zip(real, fake, strict=True)])
 
 
 @dataclass(frozen=True)

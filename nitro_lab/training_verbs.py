@@ -175,20 +175,25 @@ def install(options: argparse.Namespace) -> int:
 
 def add_bench(verbs: Verbs) -> None:
     """The verb bench."""
-    verb = verbs.add_parser("bench", help="what the pool of critics costs, as ratios within one run")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write the table here too")
-    verb.add_argument("--device", help="default: cuda where there is one, else cpu")
+    verb = verbs.add_parser("bench", help="what the pool of critics costs, as ratios within one run, and as a page")
+    page = Path("build/bench.html")
+    verb.add_argument("--html", type=Path, default=page, metavar="FILE", help=f"the page (default: {page})")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+    verb.add_argument("--device", help="default: cpu, and cuda too where there is one")
     verb.add_argument("--rounds", type=int, default=15, metavar="N", help="timings of each, in turn (default: 15)")
     verb.set_defaults(verb=bench)
 
 
 def bench(options: argparse.Namespace) -> int:
     """Measure, print, and write the ratios."""
-    from nitro_lab.bench import measure, print_ratios, write_ratios
+    from nitro_lab.bench import measure, print_findings, write_findings
+    from nitro_lab.bench_page import write_page
 
-    ratios = measure(options.device, options.rounds)
-    print_ratios(ratios)
+    findings = measure(options.device, options.rounds)
+    print_findings(findings)
+    write_page(findings, options.html)
+    print(f"written to {options.html}")
     if options.json:
-        write_ratios(ratios, options.json)
+        write_findings(findings, options.json)
         print(f"written to {options.json}")
     return 0

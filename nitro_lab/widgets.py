@@ -1,23 +1,16 @@
 """Controls for the pictures: ipywidgets that only wire sliders to functions of `nitro_lab.plots`."""
 
 import html
-import io
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from nitro_lab import plots
+from nitro_lab.canvas import png
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.shift_study import read_clocks
 
 WIDTH = 820  # pixels on the screen
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
 
 
 def draw_schedule(shift: int, steps: int, length: int) -> Figure:
