@@ -23,7 +23,7 @@ NARROW = 8  # channels; 48,000 heads of the paper's width would take 20 GB with 
 def critics_cost(training: Training, per_cell: int) -> Comparison:
     """(a) How much of a step goes to the critics at all, with so many heads a cell; the paper's figure draws one."""
     training = drawing(training, per_cell)
-    free = MeanCritics(len(training.config.views), len(training.backbone.channels), training.generator.device)
+    free = MeanCritics(len(training.config.views), len(training.levels), training.generator.device)
     return Comparison(
         f"critics ×{per_cell}",
         f"full step, {describe(training)}",
@@ -95,7 +95,7 @@ def with_narrow_pool(training: Training, times: int) -> Training:
     config = training.config
     pool = DiscriminatorPool(
         lambda channels: ConvHead(channels, NARROW),
-        training.backbone.channels,
+        channels_of(training),
         training.generator,
         noise_levels=len(config.t_star),
         views=len(config.views),
@@ -105,11 +105,16 @@ def with_narrow_pool(training: Training, times: int) -> Training:
     return replace(training, config=config, pool=pool)
 
 
+def channels_of(training: Training) -> list[int]:
+    """Of each level that has heads."""
+    return [training.backbone.channels[level] for level in training.levels]
+
+
 def listed(training: Training) -> ListedCritics:
     """The textbook's pool of the same size."""
     config = training.config
     return ListedCritics(
-        training.backbone.channels, config.width, training.pool.shape, config.critic_rate, training.generator.device
+        channels_of(training), config.width, training.pool.shape, config.critic_rate, training.generator.device
     )
 
 

@@ -1,8 +1,8 @@
 """The bench measures what it says, in turn; how long anything takes is not asked."""
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ from nitro_lab.distill import one_step
 from nitro_lab.example_heads import EXAMPLES, GramHead
 from nitro_lab.plots_bench import step_parts
 from nitro_lab.snapshots import tensors_of
-from nitro_lab.studio import prepare
+from nitro_lab.studio import Training, prepare
 
-CONFIG = replace(TINY, batch_size=2, per_cell=2)
+CONFIG = replace(TINY, batch_size=2, per_cell=2, views=("local conditional",), levels=(0, 9))
 RATIOS = [
     Ratio("quick", "a <b>", "c", 1.0, 2.0, 0.5),
     Ratio("slow", "a", "c", 3.0, 2.0, 1.4),
@@ -37,10 +37,11 @@ def private_cache(tmp_path_factory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_samples, "user_cache_path", lambda name: cache)
 
 
-def trainings(folder: Path, count: int):
+@pytest.fixture
+def make_training(tmp_path) -> Iterator[Callable[[], Training]]:
     """Equal ones, on the CPU."""
     with bench.on_device("cpu"):
-        return [prepare(CONFIG, folder / str(number)) for number in range(count)]
+        yield lambda: prepare(CONFIG, tmp_path / "run")
 
 
 def split(left_over: float = 0.5) -> Split:
@@ -69,9 +70,9 @@ def test_every_ratio_is_measured_printed_and_written(monkeypatch, capsys, tmp_pa
         "parts ×2": 1.15,
     }
     assert all(row["ratio"] == row["our_seconds"] / row["their_seconds"] > 0 for row in rows.values())
-    assert "30 heads out of a pool of 240" in rows["critics ×1"]["ours"]
-    assert "480" in rows["pool size"]["ours"]
-    assert "240" in rows["pool size"]["theirs"]
+    assert "2 heads out of a pool of 16" in rows["critics ×1"]["ours"]
+    assert "of 32," in rows["pool size"]["ours"]
+    assert "of 16" in rows["pool size"]["theirs"]
     assert "1 heads out of a pool of 4" in rows["head: a deep head on the mid block (as DMD2)"]["ours"]
     for name in ("parts ×1", "parts ×2"):
         parts = data["splits"][name]
@@ -147,9 +148,9 @@ def test_bars_are_the_parts_one_after_another():
     assert max(split.step for split in (first, second)) == 5.0
 
 
-def test_a_step_in_parts_is_the_step(tmp_path):
+def test_a_step_in_parts_is_the_step(make_training):
     """Bit for bit, so each part is on the same tensors as in a step."""
-    whole, parts = trainings(tmp_path, 2)
+    whole, parts = make_training(), make_training()
     for step in range(2):
         one_step(whole, step)
         seconds = step_in_parts(parts)
@@ -161,8 +162,8 @@ def test_a_step_in_parts_is_the_step(tmp_path):
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items()), part
 
 
-def test_the_medians_of_parts_are_without_the_first_round(monkeypatch, tmp_path):
-    (training,) = trainings(tmp_path, 1)
+def test_the_medians_of_parts_are_without_the_first_round(monkeypatch, make_training):
+    training = make_training()
     rounds = iter([100.0, 1.0, 3.0, 2.0])
     monkeypatch.setattr(bench_parts, "step_in_parts", lambda training: dict.fromkeys(PARTS, next(rounds)))
     monkeypatch.setattr(bench_parts, "steps", lambda training: lambda: None)
@@ -170,7 +171,7 @@ def test_the_medians_of_parts_are_without_the_first_round(monkeypatch, tmp_path)
     assert found.parts == dict.fromkeys(PARTS, 2.0)
     assert found.ratio.their_seconds == 4.0
     assert found.left_over == pytest.approx(found.step - 10)
-    assert "30 heads" in found.ratio.ours
+    assert "2 heads" in found.ratio.ours
 
 
 def test_a_clock_adds_up_blocks_of_one_name(monkeypatch):
@@ -183,32 +184,31 @@ def test_a_clock_adds_up_blocks_of_one_name(monkeypatch):
     assert clock.seconds == dict.fromkeys(PARTS, 0.0) | {"heads": 3.0}
 
 
-def test_a_head_is_timed_in_a_panel_of_its_own_and_other_settings_as_a_step(monkeypatch, tmp_path):
-    (training,) = trainings(tmp_path, 1)
+def test_a_head_is_timed_in_a_panel_of_its_own_and_other_settings_as_a_step(make_training):
+    training = make_training()
     before = training.pool.updates.clone()
     gram = head_cost(training, "Gram matrix")
     pools = [work.args[0].pool for work in (gram.our_work, gram.their_work)]
     assert [type(pool.heads[0].template) for pool in pools] == [GramHead, type(training.pool.heads[0].template)]
     for work, pool in zip((gram.our_work, gram.their_work), pools, strict=True):
-        assert pool.shape == (1, 3, 10, CONFIG.per_cell)
+        assert pool.shape == (1, 1, 2, CONFIG.per_cell)
         work()
         assert (pool.updates == 1).all()
     assert torch.equal(training.pool.updates, before)
-    with bench.on_device("cpu"):
-        ladd = head_cost(training, "one head a level, no pool (as LADD)")
-        assert "10 heads out of a pool of 40" in ladd.ours
-        assert "60 heads out of a pool of 240" in ladd.theirs
-        ladd.our_work()
-        assert torch.equal(training.pool.updates, before)
-        ladd.their_work()
-        assert training.pool.updates.sum() == 60
+    ladd = head_cost(training, "one head a level, no pool (as LADD)")
+    assert "2 heads out of a pool of 8" in ladd.ours
+    assert "4 heads out of a pool of 16" in ladd.theirs
+    ladd.our_work()
+    assert torch.equal(training.pool.updates, before)
+    ladd.their_work()
+    assert not torch.equal(training.pool.updates, before)
 
 
-def test_a_larger_pool_has_as_many_heads_thrown_out(tmp_path):
-    (training,) = trainings(tmp_path, 1)
-    comparison = pool_size(training, "ten", many=10)
+def test_a_larger_pool_has_as_many_heads_thrown_out(make_training):
+    training = make_training()
+    comparison = pool_size(training, "ten", many=100)
     assert (comparison.name, comparison.goal) == ("ten", 1.05)
-    assert "60 heads out of a pool of 2,400" in comparison.ours
+    assert "4 heads out of a pool of 1,600" in comparison.ours
 
 
 def test_both_sides_are_timed_in_turn_and_medians_count(monkeypatch):
