@@ -57,7 +57,9 @@ class ListedCritics:
         noise_levels, views, levels, slots = self.shape = shape
         places = [level for _ in range(noise_levels * views) for level in range(levels) for _ in range(slots)]
         self.heads = nn.ModuleList(ConvHead(channels[level], width) for level in places).to(device)
-        self.optimizer = torch.optim.AdamW(self.heads.parameters(), rate, betas=(0.5, 0.99), weight_decay=0.0)
+        weights = self.heads.parameters()
+        # fused as the pool's own step is: the pool shall not win by a kernel that a list can have too
+        self.optimizer = torch.optim.AdamW(weights, rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True)
 
     def draw(self, noise_level: int, per_cell: int) -> list[list[list[nn.Module]]]:
         """Heads of a panel: views, feature levels, `per_cell`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch.optim.adamw import adamw
 
 if TYPE_CHECKING:
     from nitro_lab.pool import DiscriminatorPool
@@ -64,18 +65,33 @@ class Panel:
     ) -> None:
         """One step of AdamW (Loshchilov and Hutter 2019) on the drawn rows, each with its own step count.
 
-        Call it before `DiscriminatorPool.note`, which counts the step.
+        Rows are changed where they lie, by torch's fused kernel: it goes through their numbers once. Call it before
+        `DiscriminatorPool.note`, which counts the step.
         """
-        places = [(view, level) for view, levels in enumerate(self.rows) for level in range(len(levels))]
-        beta1, beta2 = betas
-        counts = self.pool.moment_steps()[self.noise_level] + 1
-        for (view, level), gradient in zip(places, gradients, strict=True):
-            rows, weights = self.rows[view][level], self.weights[view][level]
-            stored, first, second = self.pool.state(level)
-            steps = counts[view, level, self.slots[view, level]].to(gradient)[:, None]
-            mean = first[rows].lerp_(gradient, 1 - beta1)
-            square = second[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            denominator = (square / (1 - beta2**steps)).sqrt_().add_(eps)
-            step = (rate / (1 - beta1**steps) * mean).div_(denominator)
-            stored[rows] = (weights * (1 - rate * weight_decay)).sub_(step)
-            first[rows], second[rows] = mean, square
+        counts = self.pool.moment_steps()[self.noise_level].gather(-1, self.slots)
+        steps = counts.to(gradients[0].device, torch.float32).flatten()  # a copy, in which the kernel counts on
+        weights, first, second = map(list, zip(*self.stored(), strict=True))
+        adamw(
+            weights,
+            [row for cell in gradients for row in cell],
+            first,
+            second,
+            [],
+            list(steps),
+            fused=True,
+            amsgrad=False,
+            maximize=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=rate,
+            weight_decay=weight_decay,
+            eps=eps,
+        )
+
+    def stored(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The pool's own weights and two moments of each drawn head, in the order of `leaves`."""
+        for levels in self.rows:
+            for level, rows in enumerate(levels):
+                for row in rows.tolist():
+                    weights, first, second = self.pool.state(level)
+                    yield weights[row], first[row], second[row]

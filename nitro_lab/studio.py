@@ -97,7 +97,9 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
     parts = {
         "student": student,
         "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
-        "optimizer": torch.optim.AdamW(student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0),
+        "optimizer": torch.optim.AdamW(
+            student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True
+        ),
         "pool": DiscriminatorPool(
             head,
             [backbone.channels[level] for level in levels],
