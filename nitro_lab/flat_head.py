@@ -8,6 +8,7 @@ from torch.func import functional_call, vmap
 from torch.nn.utils import parameters_to_vector
 
 from nitro_lab.randomness import seeded
+from nitro_lab.wide_head import as_papers_head, judge_side_by_side
 
 
 class FlatHead:
@@ -15,6 +16,7 @@ class FlatHead:
 
     Attributes:
         size: P, the numbers that a head has.
+        papers: the template, if it is the paper's head, of which many run as one wide one; else vmap runs them.
     """
 
     def __init__(self, head: Callable[[int], nn.Module], channels: int, device: torch.device, vectorize: bool = True):
@@ -24,6 +26,7 @@ class FlatHead:
         self.shapes = {name: parameter.shape for name, parameter in self.template.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.size = sum(self.sizes)
+        self.papers = as_papers_head(self.template)
         self.takes_pooled = getattr(self.template, "takes_pooled", False)
 
     def fresh(self, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -51,6 +54,9 @@ class FlatHead:
             )
         if not self.vectorize:
             return torch.stack([self.judge(row, *seen) for row in weights])
+        # on a map that is too small the head, under vmap, says so itself
+        if self.papers and min(feature.shape[2:]) >= 2**self.papers.depth:
+            return judge_side_by_side(self.papers, self.parts(weights), feature)
         try:
             in_dims = (0, *[None] * len(seen))
             return vmap(self.judge, in_dims=in_dims, randomness="different")(weights, *seen)
@@ -65,6 +71,9 @@ class FlatHead:
 
     def judge(self, row: torch.Tensor, *seen: torch.Tensor) -> torch.Tensor:
         """All logits of one head (P,), flat."""
-        parts = row.split(self.sizes)
-        weights = {name: part.view(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
-        return functional_call(self.template, weights, seen).flatten()
+        return functional_call(self.template, self.parts(row), seen).flatten()
+
+    def parts(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Weights (..., P) as parameters by name, each (..., *shape)."""
+        parts = zip(rows.split(self.sizes, -1), self.shapes.items(), strict=True)
+        return {name: part.unflatten(-1, shape) for part, (name, shape) in parts}
