@@ -59,7 +59,8 @@ def measure(
     chosen = [device] if device else devices
     measured = [measure_on(name, rounds, config, POOLS if pools is None else pools) for name in chosen]
     ratios, splits = ([row for rows in kind for row in rows] for kind in zip(*measured, strict=True))
-    where = {name: hardware(torch.device(name)) for name in chosen}
+    threads = f", {torch.get_num_threads()} threads of torch"
+    where = {name: hardware(torch.device(name)) + (threads if name == "cpu" else "") for name in chosen}
     return Findings(ratios, splits, torch.__version__, where, commit())
 
 

@@ -52,7 +52,7 @@ def panel_cost(training: Training) -> Comparison:
     sights = see(training, noise_level=0)
     return Comparison(
         "panel",
-        f"score and update, vmapped, {describe(training)}",
+        f"score and update side by side, {describe(training)}",
         "the same in a Python loop over nn.ModuleList, one AdamW over the whole pool",
         0.5 if training.generator.device.type == "cuda" else 0.8,
         partial(panel_update, training, sights.real, sights.fake),

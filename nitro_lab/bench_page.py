@@ -19,7 +19,9 @@ def write_page(findings: Findings, path: Path) -> None:
         made=html.escape(f"{machines}; torch {findings.torch}; commit {findings.commit}"),
         table=table(HEAD, [told_row(row) for row in findings.ratios]),
         parts="".join(f"<li>{html.escape(told_split(split))}</li>\n" for split in findings.splits),
-        bars=picture(png(step_parts(findings.splits)), "Milliseconds of each part; dashed: the step at its goal"),
+        bars=picture(
+            png(step_parts(findings.splits)), "Milliseconds of each part; a triangle: the step's end at its goal"
+        ),
     )
     write_html("What the critics cost", body, path)
 
@@ -34,8 +36,8 @@ BODY = """<p>{made}</p>
 <p>Each ratio is our time over theirs: medians of calls in turn, within one run. Below 1, ours is faster.</p>
 {table}
 <h2>The parts of a step</h2>
-<p>Each timed by itself on the same tensors. What is left over (checks, the report) may be less than nothing: medians do
-not add up, and a graph that is cut in pieces costs a little more than a whole one.</p>
+<p>In milliseconds, each timed by itself on the same tensors. What is left over is checks, the report and chance; it may
+be less than nothing, since medians of parts do not add up to the median of steps.</p>
 <ul>
 {parts}</ul>
 {bars}"""

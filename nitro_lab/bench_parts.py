@@ -25,8 +25,8 @@ Seconds = dict[str, float]
 class Split:
     """Median seconds of each part of a step; `ratio` is the whole step over its student and backbone.
 
-    What a step does beside its parts (checks, the report) is left over. Less than nothing may be: the medians of parts
-    and step are of different calls, and in one backward pass nothing is cut in pieces.
+    What a step does beside its parts (checks, the report) is left over. It may be less than nothing: medians of parts
+    do not add up to the median of other calls.
     """
 
     ratio: Ratio

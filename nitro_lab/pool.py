@@ -26,7 +26,8 @@ class DiscriminatorPool(nn.Module):
         channels: of each feature level.
         noise_levels, views, slots: how many of each; heads in the slots of a cell are interchangeable.
         generator: source of all chance: first weights, draws, refreshes. The pool lives on its device.
-        vectorize: run the heads of a cell at once by `torch.vmap`; False: one after another, for heads that cannot.
+        vectorize: run the heads of a cell at once, by `torch.vmap` or, the paper's, by `nitro_lab.wide_head`; False:
+            one after another, for heads that cannot.
         refresh_clears: a new head starts with empty moments; False: it takes over those of the head it replaces, and
             their step count.
         draw, retire: who is drawn, and who has to go; see `nitro_lab.policies`.
