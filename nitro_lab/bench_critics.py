@@ -76,7 +76,8 @@ def describe(training: Training) -> str:
     """Sizes of pool and panel."""
     total = training.pool.updates.numel()
     noise_levels, _, _, slots = training.pool.shape
-    return f"{total // noise_levels // slots * training.config.per_cell:,} heads out of a pool of {total:,}"
+    drawn = total // noise_levels // slots * training.config.per_cell
+    return f"{drawn:,} head{'s' * (drawn > 1)} out of a pool of {total:,}"
 
 
 def drawing(training: Training, per_cell: int) -> Training:

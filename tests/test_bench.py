@@ -73,7 +73,7 @@ def test_every_ratio_is_measured_printed_and_written(monkeypatch, capsys, tmp_pa
     assert "2 heads out of a pool of 16" in rows["critics ×1"]["ours"]
     assert "of 32," in rows["pool size"]["ours"]
     assert "of 16" in rows["pool size"]["theirs"]
-    assert "1 heads out of a pool of 4" in rows["head: a deep head on the mid block (as DMD2)"]["ours"]
+    assert "1 head out of a pool of 4" in rows["head: a deep head on the mid block (as DMD2)"]["ours"]
     for name in ("parts ×1", "parts ×2"):
         parts = data["splits"][name]
         assert parts["step"] == rows[name]["our_seconds"] == pytest.approx(sum(parts.values()) - parts["step"])
