@@ -59,7 +59,7 @@ def measure(
     chosen = [device] if device else devices
     measured = [measure_on(name, rounds, config, POOLS if pools is None else pools) for name in chosen]
     ratios, splits = ([row for rows in kind for row in rows] for kind in zip(*measured, strict=True))
-    threads = f", {torch.get_num_threads()} threads of torch"
+    threads = f", torch threads: {torch.get_num_threads()}"
     where = {name: hardware(torch.device(name)) + (threads if name == "cpu" else "") for name in chosen}
     return Findings(ratios, splits, torch.__version__, where, commit())
 
@@ -105,7 +105,7 @@ def print_findings(findings: Findings) -> None:
     for row in findings.ratios:
         seconds = "  ".join(f"{1e3 * value:6.0f} ms" for value in (row.our_seconds, row.their_seconds))
         print(f"{row.ratio:7.3f}  {told_goal(row):16}{seconds}  {row.name} ({row.device})")
-        print(f"         {row.ours} : {row.theirs}")
+        print(f"         {row.ours} over {row.theirs}")
     for split in findings.splits:
         print(told_split(split))
 

@@ -29,7 +29,7 @@ def write_page(findings: Findings, path: Path) -> None:
 def told_row(row: Ratio) -> list[str]:
     """A comparison in words."""
     seconds = [f"{1e3 * value:.1f} ms" for value in (row.our_seconds, row.their_seconds)]
-    return [f"{row.name}\n{row.ours} :\n{row.theirs}", row.device, f"{row.ratio:.3f}", told_goal(row), *seconds]
+    return [f"{row.name}\n{row.ours}\nover {row.theirs}", row.device, f"{row.ratio:.3f}", told_goal(row), *seconds]
 
 
 BODY = """<p>{made}</p>
