@@ -161,6 +161,13 @@ def add_install(verbs: Verbs) -> None:
     verb = verbs.add_parser("install", help="measure a run's student and put it into the package as the model mini")
     verb.add_argument("run", type=Path, help="a run folder of train")
     verb.add_argument("--images", type=int, default=1000, metavar="N", help="captions of the exam (default: 1000)")
+    verb.add_argument(
+        "--blend",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of the run's weights; the rest is what it started from (default: 1)",
+    )
     verb.set_defaults(verb=install)
 
 
@@ -169,7 +176,7 @@ def install(options: argparse.Namespace) -> int:
     from nitro_lab.marks import print_table
     from nitro_lab.student_card import install_student
 
-    print_table(install_student(options.run, options.images), options.images)
+    print_table(install_student(options.run, options.images, blend=options.blend), options.images)
     return 0
 
 

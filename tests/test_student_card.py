@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from tiny_training import TINY
 
 import nitro_lab.student_card as student_card
 import nitro_lab.teacher_samples as teacher_samples
+from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.run_folder import run
 
 
@@ -61,3 +63,28 @@ def test_a_folder_without_a_student_is_refused_before_the_exam(shelf, tmp_path):
     with pytest.raises(ValueError, match=r"no student\.safetensors; give the folder of a finished"):
         student_card.install_student(tmp_path)
     assert list(shelf.iterdir()) == []
+
+
+def test_weights_can_be_moved_back_towards_the_start(shelf, tmp_path):
+    for _ in run(replace(TINY, steps=2, student_rate=0.1), tmp_path / "run"):
+        pass
+    student_card.install_student(tmp_path / "run", images=12, blend=0.25)
+    start, made, installed = (
+        load_file(file)
+        for file in (
+            MODEL_FOLDER / "regressed_unet.safetensors",
+            tmp_path / "run" / "student.safetensors",
+            shelf / "critics_unet.safetensors",
+        )
+    )
+    assert any((made[name] != value).any() for name, value in start.items())
+    for name, value in installed.items():
+        wanted = 0.75 * start[name].float() + 0.25 * made[name].float()
+        torch.testing.assert_close(value.float(), wanted, rtol=1e-3, atol=1e-6)  # half precision
+    assert "--blend 0.25" in (shelf / "critics.md").read_text()
+
+
+@pytest.mark.parametrize("blend", [0, -0.1, 1.1])
+def test_what_is_no_share_is_refused(shelf, tmp_path, blend):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        student_card.install_student(tmp_path, blend=blend)
