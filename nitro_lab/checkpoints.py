@@ -1,7 +1,7 @@
-"""Where models come from: the embedded miniature, a local folder, or a hub; one way for all of them."""
+"""Where models come from: the embedded miniature, a local folder, a run, or a hub; one way for all of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from nitro_lab.base_folder import Base
 from nitro_lab.mini import MODEL_FOLDER
+from nitro_lab.run_config import is_run, read_config
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.unet_file import load_unet
 from nitro_lab.weight_files import REPOSITORY, fetch_file
@@ -58,12 +59,12 @@ def load_pipeline(
     dtype: torch.dtype | None = None,
     memory: Sequence[str] = (),
 ) -> StableDiffusionXLPipeline:
-    """Load a pipeline by name: the miniature or NitroSD, or any SDXL folder or hub repository in diffusers' layout.
+    """Load a pipeline: the miniature or NitroSD by name, an SDXL folder or hub repository in diffusers' layout, a run.
 
     When a student's UNet takes its place, the base's own UNet is not downloaded; only its configuration is.
 
     Args:
-        model: a key of `MODELS`, a folder, or `owner/repo`.
+        model: a key of `MODELS`, a folder, `owner/repo`, or a folder of `nitro-lab train`.
         unet: a student's weights in place of the model's, a path or `owner/repo[@revision]/file.safetensors`.
         shifted_timestep: the student's shift in place of the model's; see `TimestepShiftLCMScheduler`.
         revision: branch, tag or commit of the base's repository.
@@ -97,11 +98,21 @@ def find_source(model: str) -> ModelSource:
     """What a name stands for."""
     if model in MODELS:
         return MODELS[model]
+    if is_run(Path(model)):
+        return source_of_run(Path(model))
     if Path(model).is_dir() or REPOSITORY.fullmatch(model):
         return ModelSource(str(model))
     raise ValueError(
         f"There is no model {model!r}. Give one of {', '.join(MODELS)}, or a folder or owner/repo in diffusers' layout."
     )
+
+
+def source_of_run(folder: Path) -> ModelSource:
+    """A run's averaged student in the place of the one that it started from."""
+    student = folder / "student.safetensors"
+    if not student.exists():
+        raise ValueError(f"{folder} has no student.safetensors yet: it comes with the run's first checkpoint.")
+    return replace(find_source(read_config(folder)["student"]), unet=str(student))
 
 
 def check_memory(memory: Sequence[str], device: torch.device) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -31,6 +30,7 @@ from nitro_lab.ideas import AS_CONFIGURED, Ideas
 from nitro_lab.mini.world import caption, split_scenes
 from nitro_lab.plots_training import training_curves
 from nitro_lab.provenance import stamp
+from nitro_lab.run_config import read_config
 from nitro_lab.sampling import decode, encode_prompts, predict_x0
 from nitro_lab.snapshots import Snapshot, replace_file
 from nitro_lab.stages import Turn
@@ -116,19 +116,6 @@ def check_settings(config: DistillConfig, folder: Path) -> None:
         unimportant = asdict(config).keys() - config.outcome().keys()
         saved = {name: value for name, value in read_config(folder).items() if name not in unimportant}
         Snapshot(path, config.outcome()).check_settings(saved)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The settings of a run.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    path = folder / "config.json"
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no run's config.json ({error}). Restore it, or choose another folder.") from error
 
 
 def steps_done(folder: Path) -> int:

@@ -16,7 +16,8 @@ from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS, Columns, w
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.provenance import hardware, stamp
-from nitro_lab.run_folder import read_config, read_reports, steps_done
+from nitro_lab.run_config import read_config
+from nitro_lab.run_folder import read_reports, steps_done
 from nitro_lab.snapshots import replace_file
 
 NAME = "critics"  # of all files

@@ -144,9 +144,10 @@ def add_sample(verbs: Verbs) -> None:
 
 def sample(options: argparse.Namespace) -> int:
     """Write a grid: a row for each number of steps, a column for each prompt."""
-    from nitro_lab.run_samples import load_run, sample_grid
+    from nitro_lab.checkpoints import load_pipeline
+    from nitro_lab.run_samples import sample_grid
 
-    pipe = load_run(options.model)
+    pipe = load_pipeline(options.model)
     figure, remarks = sample_grid(pipe, options.prompt, options.steps, options.seed, options.guidance)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out)

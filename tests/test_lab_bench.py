@@ -21,7 +21,8 @@ from nitro_lab.lab_bench import LabBench
 from nitro_lab.lab_bench_choice import DRAWS, PARTS, RETIRES, Choice
 from nitro_lab.policies import draw_least_updated, retire_weakest
 from nitro_lab.recording import Recording, record
-from nitro_lab.run_folder import read_config, read_reports
+from nitro_lab.run_config import read_config
+from nitro_lab.run_folder import read_reports
 from nitro_lab.studio import prepare
 from nitro_lab.views import PAPER_VIEWS
 

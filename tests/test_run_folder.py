@@ -233,8 +233,18 @@ def test_sample_draws_by_a_run_and_by_a_model(uncut, tmp_path, capsys):
         out.unlink()
 
 
+def test_a_run_can_start_from_the_student_of_another(uncut, tmp_path):
+    made = load_file(uncut / "student.safetensors")
+    loaded = load_pipeline(uncut)
+    assert loaded.scheduler.config.shifted_timestep == 250
+    with closing(run(replace(TINY, student=str(uncut), warm_up=1), tmp_path)) as reports:
+        next(reports)  # of the critics alone
+    for start in (loaded.unet.state_dict(), load_file(tmp_path / "student.safetensors")):
+        assert all(torch.equal(start[name].half(), value) for name, value in made.items())
+
+
 def test_sample_says_what_is_missing(tmp_path, capsys):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"student": "mini"}')
     assert main(["sample", str(tmp_path), "a red star"]) == 1
     assert f"{tmp_path} has no student.safetensors yet" in capsys.readouterr().err
     assert main(["sample", "minni", "a red star"]) == 1
