@@ -50,6 +50,14 @@ class Budget:
             self.spent += self.now()
 
 
+async def see_through(task: asyncio.Task | None) -> None:
+    """Wait until a run has ended, by itself or by a stop. Its error, if there was one, is raised here too."""
+    if task:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
 class Dashboard(widgets.VBox):
     """Buttons, progress, the pool's map, curves and samples of a recording.
 
@@ -100,10 +108,7 @@ class Dashboard(widgets.VBox):
     async def finish(self) -> None:
         """Take all steps that are left; the pictures follow. An error of the training is raised here too."""
         self.start()
-        if self.task:
-            await asyncio.wait([task := self.task])
-            if not task.cancelled():
-                task.result()
+        await see_through(self.task)
 
     def pause(self) -> None:
         """Hold after the step that is under way, or go on."""

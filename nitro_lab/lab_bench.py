@@ -16,7 +16,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from nitro_lab.compare_plan import Change
-from nitro_lab.dashboard import BREATH, Budget
+from nitro_lab.dashboard import BREATH, Budget, see_through
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.example_heads import EXAMPLES
 from nitro_lab.lab_bench_choice import PARTS, Call, Choice
@@ -117,10 +117,7 @@ class LabBench(widgets.VBox):
     async def finish(self) -> None:
         """Take all steps that are left; the pictures follow. An error of the training is raised here too."""
         self.start()
-        if self.task:
-            await asyncio.wait([task := self.task])
-            if not task.cancelled():
-                task.result()
+        await see_through(self.task)
 
     async def run(self) -> None:
         """Prepare both, then take steps in turn until the end, a stop, or an error, which is shown."""
