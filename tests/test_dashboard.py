@@ -2,13 +2,12 @@
 
 import asyncio
 import io
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from event_loop import drive, until
 from PIL import Image
 from tiny_training import TINY, saved_step
 
@@ -34,21 +33,6 @@ def private_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def recording(tmp_path: Path) -> Recording:
     return Recording(prepare(CONFIG, tmp_path), moments=2)
-
-
-async def until(condition) -> None:
-    """Give the loop time until something is so; the test fails if that takes minutes."""
-    for _ in range(60_000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise TimeoutError
-
-
-def drive(person: Coroutine) -> None:
-    """Run somebody's actions in a thread: once Playwright has been used, its loop occupies the main one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, person).result()
 
 
 def shown(image) -> Image.Image:

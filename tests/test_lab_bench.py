@@ -1,13 +1,12 @@
 """The lab bench: its call is the one that it says, its runs are those of a plain training, and its buttons work."""
 
-import asyncio
 import io
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from event_loop import drive, until
 from PIL import Image
 from small_pool import MeanHead
 from tiny_training import TINY
@@ -38,20 +37,6 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 @pytest.fixture
 def bench(tmp_path: Path) -> LabBench:
     return LabBench(CONFIG, {"mean": MeanHead}, kept=tmp_path / "kept")
-
-
-def drive(person) -> None:
-    """Run somebody's actions in a thread: once Playwright has been used, its loop occupies the main one."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, person).result()
-
-
-async def until(condition) -> None:
-    for _ in range(60_000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise TimeoutError
 
 
 def executed(bench: LabBench, monkeypatch: pytest.MonkeyPatch) -> dict:
