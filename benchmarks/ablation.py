@@ -6,26 +6,26 @@
 Runs are short and small: the student learns in every step and starts early, of batches of 8. Each is kept in
 build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run that was cut goes on,
 and several of these commands may be at work at the same time. Means, intervals and differences from "full", over all
-seeds of that table, are written to docs/ablation_means.csv and build/ablation.html.
+seeds of that table, are written to docs/ablation_means.csv, and with the pictures of the runs that were made here to
+build/ablation.html and docs/ablation_grids.png.
 """
 
 import argparse
-import csv
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from nitro_lab.compare import FOLDER, carry_out
-from nitro_lab.compare_plan import BASE, Change, plan
-from nitro_lab.compare_run import Result, Run
-from nitro_lab.compare_table import tabulate, write_csv, write_page
-from nitro_lab.mini.world import FACTORS
+from nitro_lab.compare.ablation import append_result, read_results
+from nitro_lab.compare.pictures import grids
+from nitro_lab.compare.plan import BASE, Change, plan
+from nitro_lab.compare.run import SHOWN, Result, Run
+from nitro_lab.compare.table import tabulate, write_csv, write_page
 
 TABLE = Path("docs/ablation.csv")
-MEANS, PAGE = Path("docs/ablation_means.csv"), Path("build/ablation.html")
+MEANS, GRIDS = Path("docs/ablation_means.csv"), Path("docs/ablation_grids.png")
+PAGE = Path("build/ablation.html")
 CONFIG = replace(BASE, warm_up=40, student_every=1, batch_size=8)
 NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
 VARIANTS: dict[str, Change] = {
@@ -44,12 +44,6 @@ VARIANTS: dict[str, Change] = {
     "pool of 16": {"slots": 16, "per_cell": 4},
 }
 OTHER_STUDENTS = (125, 500, 1000)  # shifts; the shipped soft student's is 250
-MARKS = (*FACTORS, "all", "repetition", "FD", "KID", "precision", "recall", "density", "coverage", "sharpness")
-COLUMNS = (
-    *("variant", "seed", "steps", "images", "key", "seconds", "parameters", "memory", "margin"),
-    *MARKS,
-    *("failed", "hardware", "commit"),
-)
 
 
 def main() -> None:
@@ -64,72 +58,33 @@ def main() -> None:
     if not options.list:
         chosen = {name: VARIANTS[name] for name in options.only}
         runs = plan(chosen, options.seeds, options.steps, FOLDER, options.images, CONFIG)
-        there = rows_of(TABLE)
+        there = rows_there()
         for result in carry_out([run for run in runs if (run.variant, run.key) not in there], options.jobs):
-            append(TABLE, result)
+            append_result(result, TABLE)
             print(line_of(result), flush=True)
     asked = set(options.seeds)
-    seeds = sorted(asked | {int(row["seed"]) for row in read_rows(TABLE)})
+    seeds = sorted(asked | {result.seed for result in read_results(TABLE)})
     everything = plan(VARIANTS, seeds, options.steps, FOLDER, options.images, CONFIG)
     write_means(everything)
     print(not_run([run for run in everything if run.config.seed in asked], options.steps, options.images))
 
 
-def rows_of(path: Path) -> set[tuple[str, str]]:
-    """Variant and key of every row."""
-    return {(row["variant"], row["key"]) for row in read_rows(path)}
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The table as it is, none where there is none."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(path: Path, result: Result) -> None:
-    """Add a row, unless it is there; one process at a time."""
-    numbers = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)} | result.marks
-    row = {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in numbers.items()}
-    with FileLock(FOLDER / "ablation.lock"):
-        if (result.variant, result.key) in rows_of(path):
-            return
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+def rows_there() -> dict[tuple[str, str], Result]:
+    """The table's rows by variant and key."""
+    return {(result.variant, result.key): result for result in read_results(TABLE)}
 
 
 def write_means(runs: Sequence[Run]) -> None:
     """Tabulate the rows of these runs, wherever they were made; rows of other weights or lengths have other keys."""
-    order = {(run.variant, run.key): run for run in runs}
-    there = {(row["variant"], row["key"]): row for row in read_rows(TABLE)}
-    results = [result_of(there[place], run) for place, run in order.items() if place in there]
-    if any(result.variant == "full" for result in results):
-        rows = sorted(tabulate(results, reference="full"), key=lambda row: list(VARIANTS).index(row.variant))
+    there = rows_there()
+    made = [run.found() or there[run.variant, run.key] for run in runs if (run.variant, run.key) in there]
+    if any(result.variant == "full" for result in made):
+        rows = sorted(tabulate(made, reference="full"), key=lambda row: list(VARIANTS).index(row.variant))
         write_csv(rows, MEANS)
-        write_page(rows, PAGE, next((found.captions for run in runs if (found := run.found())), []))
-
-
-def result_of(row: dict[str, str], run: Run) -> Result:
-    """A row as the result that it was made of; pictures and captions are there only where the run was made."""
-    numbers = {name: float(row[name]) for name in ("seconds", "memory", "margin")}
-    return Result(
-        variant=run.variant,
-        seed=run.config.seed,
-        steps=run.config.steps,
-        images=run.images,
-        key=run.key,
-        marks={name: float(row[name]) for name in MARKS if row[name]},
-        parameters=int(row["parameters"]),
-        captions=[],
-        grid=run.folder / "grid.png",
-        **numbers,
-        **{name: row[name] for name in ("hardware", "commit", "failed")},
-    )
+        write_page(rows, PAGE, next((result.captions for result in made if result.captions), []))
+        pictures = grids(sorted(made, key=lambda result: list(VARIANTS).index(result.variant)), SHOWN)
+        if pictures is not None:
+            pictures.savefig(GRIDS)
 
 
 def line_of(result: Result) -> str:
@@ -144,7 +99,7 @@ def line_of(result: Result) -> str:
 
 def not_run(runs: Sequence[Run], steps: int, images: int) -> str:
     """What the table does not have, each with the command for it."""
-    there = rows_of(TABLE)
+    there = rows_there()
     lines = []
     for name in VARIANTS:
         seeds = [str(run.config.seed) for run in runs if run.variant == name and (name, run.key) not in there]

@@ -13,8 +13,8 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.reference_runs import RUNS
-from nitro_lab.run_folder import run
+from nitro_lab.runs.folder import run
+from nitro_lab.studies.reference_runs import RUNS
 
 TARGET = Path("docs/runs")
 

@@ -24,7 +24,7 @@ from nitro_lab.distill_config import DistillConfig
 from nitro_lab.exam import Exam, mark, set_exam, sit
 from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS
 from nitro_lab.mini.judge import load_judge
-from nitro_lab.run_folder import run
+from nitro_lab.runs.folder import run
 
 TABLE = Path("docs/refinement.csv")
 ORDERS = {"bottom-up": (1, 2, 3, 4), "top-down": (4, 3, 2, 1), "all at once": (4,)}

@@ -17,7 +17,7 @@ from nitro_lab import load_pipeline
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.exam import Exam, mark, set_exam, sit
 from nitro_lab.mini.judge import load_judge
-from nitro_lab.run_folder import read_reports, run
+from nitro_lab.runs.folder import read_reports, run
 
 TABLE = Path("docs/tries.csv")
 VARIANTS: dict[str, dict] = {

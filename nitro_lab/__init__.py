@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nitro_lab.checkpoints import load_pipeline
+    from nitro_lab.loading.unet_file import load_unet
     from nitro_lab.scheduler import TimestepShiftLCMScheduler
-    from nitro_lab.unet_file import load_unet
 
 __all__ = ["TimestepShiftLCMScheduler", "load_pipeline", "load_unet"]
 
 HOMES = {
     "TimestepShiftLCMScheduler": "nitro_lab.scheduler",
     "load_pipeline": "nitro_lab.checkpoints",
-    "load_unet": "nitro_lab.unet_file",
+    "load_unet": "nitro_lab.loading.unet_file",
 }
 
 # Diffusers imports image processors that nothing here uses; transformers then notes that they lack torchvision.

@@ -5,9 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+from nitro_lab.loading.weight_files import CheckpointError
 from nitro_lab.mini.recipes import RECIPES
 from nitro_lab.training_verbs import LateParser, Verbs, add_bench, add_install, add_sample, add_train
-from nitro_lab.weight_files import CheckpointError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def add_build(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Execute all notebooks."""
-    from nitro_lab.workbook import run_workbook
+    from nitro_lab.workbook.run import run_workbook
 
     return 0 if run_workbook(options.notebooks, options.out, options.write, options.scale) else 1
 
@@ -107,7 +107,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def build(options: argparse.Namespace) -> int:
     """Train, measure and write a model folder."""
-    from nitro_lab.build_report import build_and_report
+    from nitro_lab.cards.report import build_and_report
 
     build_and_report(options.recipe, options.out, options.device, options.install)
     return 0

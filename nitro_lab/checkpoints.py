@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.base_folder import Base
+from nitro_lab.loading.base_folder import Base
+from nitro_lab.loading.run_config import is_run, read_config
+from nitro_lab.loading.unet_file import load_unet
+from nitro_lab.loading.weight_files import REPOSITORY, fetch_file
 from nitro_lab.mini import MODEL_FOLDER
-from nitro_lab.run_config import is_run, read_config
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.unet_file import load_unet
-from nitro_lab.weight_files import REPOSITORY, fetch_file
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 

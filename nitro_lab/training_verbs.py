@@ -99,7 +99,7 @@ def train_with_bar(config: "DistillConfig", folder: Path) -> None:
     """Show losses and margin of every step."""
     from tqdm.auto import tqdm
 
-    from nitro_lab.run_folder import run, steps_done
+    from nitro_lab.runs.folder import run, steps_done
 
     done = min(steps_done(folder), config.steps)
     second = os.environ.get("LOCAL_RANK", "0") != "0"  # one bar is enough for all processes
@@ -117,7 +117,7 @@ def train_with_bar(config: "DistillConfig", folder: Path) -> None:
 
 def way_on(folder: Path) -> str:
     """What an interrupted run left, and what to do."""
-    from nitro_lab.run_folder import steps_done
+    from nitro_lab.runs.folder import steps_done
 
     steps = steps_done(folder)
     kept = f"its checkpoint has {steps} steps" if steps else "it has no checkpoint yet"
@@ -145,7 +145,7 @@ def add_sample(verbs: Verbs) -> None:
 def sample(options: argparse.Namespace) -> int:
     """Write a grid: a row for each number of steps, a column for each prompt."""
     from nitro_lab.checkpoints import load_pipeline
-    from nitro_lab.run_samples import sample_grid
+    from nitro_lab.runs.samples import sample_grid
 
     pipe = load_pipeline(options.model)
     figure, remarks = sample_grid(pipe, options.prompt, options.steps, options.seed, options.guidance)
@@ -174,8 +174,8 @@ def add_install(verbs: Verbs) -> None:
 
 def install(options: argparse.Namespace) -> int:
     """Measure, write the card, print the table."""
+    from nitro_lab.cards.student import install_student
     from nitro_lab.marks import print_table
-    from nitro_lab.student_card import install_student
 
     print_table(install_student(options.run, options.images, blend=options.blend), options.images)
     return 0
@@ -194,8 +194,8 @@ def add_bench(verbs: Verbs) -> None:
 
 def bench(options: argparse.Namespace) -> int:
     """Measure, print, and write the ratios."""
-    from nitro_lab.bench import measure, print_findings, write_findings
-    from nitro_lab.bench_page import write_page
+    from nitro_lab.bench.measure import measure, print_findings, write_findings
+    from nitro_lab.bench.page import write_page
 
     findings = measure(options.device, options.rounds)
     print_findings(findings)

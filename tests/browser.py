@@ -3,7 +3,7 @@
 A browser test writes a notebook of a few cells, runs it, and works the widgets with Playwright:
 
     def test_my_widget(chromium, tmp_path):
-        write_notebook(tmp_path / "box.ipynb", "from nitro_lab.widgets import prompt_box", "prompt_box()")
+        write_notebook(tmp_path / "box.ipynb", "from nitro_lab.widgets.prompt_box import prompt_box", "prompt_box()")
         with jupyter_lab(tmp_path) as lab, open_notebook(chromium, lab, "box.ipynb") as notebook:
             notebook.run_all_cells()
             before = notebook.picture()

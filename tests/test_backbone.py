@@ -8,7 +8,7 @@ from torch import nn
 from nitro_lab.backbone import FrozenBackbone, level_channels
 from nitro_lab.mini.parts import LATENT_SIZE
 from nitro_lab.sampling import Conditioning, encode_prompts, predict_noise
-from nitro_lab.sdxl import make_unet as make_sdxl_unet
+from nitro_lab.studies.sdxl import make_unet as make_sdxl_unet
 
 PROMPTS = ["a large solid red star in the center on a night background", "a small blue ring"]
 SDXL_CHANNELS = (320, 320, 320, 320, 640, 640, 640, 1280, 1280, 1280)

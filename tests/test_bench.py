@@ -9,17 +9,20 @@ import torch
 from tiny_training import TINY
 
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab import bench, bench_page, bench_parts, bench_ratio
 from nitro_lab.__main__ import main
-from nitro_lab.bench import Findings
-from nitro_lab.bench_baselines import ListedCritics, MeanCritics
-from nitro_lab.bench_critics import pool_size
-from nitro_lab.bench_heads import head_cost
-from nitro_lab.bench_parts import PARTS, Clock, Split, split_step, step_in_parts
-from nitro_lab.bench_ratio import Comparison, Ratio
+from nitro_lab.bench import measure as bench
+from nitro_lab.bench import page as bench_page
+from nitro_lab.bench import parts as bench_parts
+from nitro_lab.bench import ratio as bench_ratio
+from nitro_lab.bench.baselines import ListedCritics, MeanCritics
+from nitro_lab.bench.critics import pool_size
+from nitro_lab.bench.heads import head_cost
+from nitro_lab.bench.measure import Findings
+from nitro_lab.bench.parts import PARTS, Clock, Split, split_step, step_in_parts
+from nitro_lab.bench.pictures import step_parts
+from nitro_lab.bench.ratio import Comparison, Ratio
 from nitro_lab.distill import one_step
 from nitro_lab.example_heads import EXAMPLES, GramHead
-from nitro_lab.plots_bench import step_parts
 from nitro_lab.snapshots import tensors_of
 from nitro_lab.studio import Training, prepare
 

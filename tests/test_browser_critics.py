@@ -11,9 +11,9 @@ MAP, CURVES, SAMPLES = range(3)
 STEPS = 500  # more than the test waits for
 SETUP = f"""
 from pathlib import Path
-from nitro_lab.dashboard import Dashboard
+from nitro_lab.widgets.dashboard import Dashboard
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.recording import Recording
+from nitro_lab.runs.recording import Recording
 from nitro_lab.studio import prepare
 
 config = DistillConfig(

@@ -13,7 +13,7 @@ def notebook(chromium, tmp_path_factory):
     folder = tmp_path_factory.mktemp("step_picker")
     write_notebook(
         folder / "picker.ipynb",
-        "from nitro_lab import load_pipeline\nfrom nitro_lab.step_picker import step_picker",
+        "from nitro_lab import load_pipeline\nfrom nitro_lab.widgets.step_picker import step_picker",
         'step_picker(load_pipeline("mini"), "a large striped red star at the top on a sunset background")',
     )
     with jupyter_lab(folder) as lab, open_notebook(chromium, lab, "picker.ipynb") as page:

@@ -15,7 +15,10 @@ MOVES = [("shift", 500), ("steps", 3), ("schedule length", 8)]
 def explorer(chromium, tmp_path_factory) -> Iterator[NotebookPage]:
     """A page of JupyterLab that shows the explorer, at shift 250, two steps of four."""
     folder = tmp_path_factory.mktemp("lab")
-    cells = ("from nitro_lab.widgets import scheduler_explorer", "scheduler_explorer(shift=250, steps=2, length=4)")
+    cells = (
+        "from nitro_lab.widgets.shift_explorer import scheduler_explorer",
+        "scheduler_explorer(shift=250, steps=2, length=4)",
+    )
     write_notebook(folder / "explorer.ipynb", *cells)
     with jupyter_lab(folder) as lab, open_notebook(chromium, lab, "explorer.ipynb") as notebook:
         notebook.run_all_cells()

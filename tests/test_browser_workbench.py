@@ -9,7 +9,7 @@ PICTURES, CURVES = range(2)
 STEPS = 150  # more than the test waits for
 SETUP = f"""
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.lab_bench import LabBench
+from nitro_lab.widgets.lab_bench import LabBench
 
 config = DistillConfig(
     steps={STEPS}, batch_size=2, reals=4, captions=4, teacher_steps=1, teacher_guidance=1.0, width=8, warm_up=0

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nitro_lab.build_card import table
-from nitro_lab.build_report import build_and_report
+from nitro_lab.cards.miniature import table
+from nitro_lab.cards.report import build_and_report
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.mini.build import STAGES, Miniature
 from nitro_lab.mini.recipes import RECIPES

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_sdxl import make_repository, make_unet, write_student
 
 from nitro_lab import load_pipeline, load_unet
-from nitro_lab.weight_files import CheckpointError
+from nitro_lab.loading.weight_files import CheckpointError
 
 
 @pytest.fixture(scope="module")

@@ -15,19 +15,20 @@ from small_pool import MeanHead
 from tiny_training import TINY
 
 import nitro_lab.compare as compare_module
-import nitro_lab.compare_run as compare_run
+import nitro_lab.compare.run as compare_run
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.compare import budget, compare
-from nitro_lab.compare_budget import share_cores
-from nitro_lab.compare_plan import BASE, plan
-from nitro_lab.compare_run import finish, write
+from nitro_lab.compare.ablation import MARKS, append_result, read_results
+from nitro_lab.compare.budget import share_cores
+from nitro_lab.compare.plan import BASE, plan
+from nitro_lab.compare.run import finish, write
 from nitro_lab.distill import train
 from nitro_lab.exam import mark, set_exam, sit
 from nitro_lab.ideas import Ideas
 from nitro_lab.judging import draw_batch
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.objectives import OBJECTIVES
-from nitro_lab.run_folder import read_reports, run
+from nitro_lab.runs.folder import read_reports, run
 from nitro_lab.studio import prepare
 
 SHORT = {"seeds": 1, "steps": 2, "images": 12, "config": TINY}
@@ -160,6 +161,15 @@ def test_what_cannot_be_compared_is_refused_at_once(given, named, tmp_path):
         compare(**(SHORT | given), folder=tmp_path)
 
 
+def test_rows_of_the_ablation_come_once(compared, tmp_path):
+    table = tmp_path / "table.csv"
+    for result in [*compared[0].values(), *compared[0].values()]:
+        append_result(result, table)
+    assert len(table.read_text().splitlines()) == 4
+    there = [(result.variant, result.key) for result in read_results(table)]
+    assert there == [(name, result.key) for name, result in compared[0].items()]
+
+
 def load_ablation():
     """The script as a module."""
     spec = importlib.util.spec_from_file_location("ablation", ROOT / "benchmarks" / "ablation.py")
@@ -168,22 +178,16 @@ def load_ablation():
     return ablation
 
 
-def test_rows_of_the_ablation_come_once(compared, tmp_path, monkeypatch):
-    ablation = load_ablation()
-    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
-    table = tmp_path / "table.csv"
-    for result in [*compared[0].values(), *compared[0].values()]:
-        ablation.append(table, result)
-    assert len(table.read_text().splitlines()) == 4
-    assert ablation.rows_of(table) == {(name, result.key) for name, result in compared[0].items()}
-    runs = plan(ablation.VARIANTS, folder=tmp_path, **SHORT | {"config": BASE})
-    assert len({run.key for run in runs}) == len(ablation.VARIANTS)
+def test_no_two_variants_of_the_ablation_are_the_same(tmp_path):
+    variants = load_ablation().VARIANTS
+    runs = plan(variants, folder=tmp_path, **SHORT | {"config": BASE})
+    assert len({run.key for run in runs}) == len(variants)
 
 
 def test_means_of_the_ablation_are_those_of_its_rows(compared, tmp_path, monkeypatch):
     ablation = load_ablation()
     files = {"FOLDER": tmp_path, "TABLE": tmp_path / "rows.csv", "MEANS": tmp_path / "means.csv"}
-    for name, path in (files | {"PAGE": tmp_path / "page.html"}).items():
+    for name, path in (files | {"PAGE": tmp_path / "page.html", "GRIDS": tmp_path / "grids.png"}).items():
         monkeypatch.setattr(ablation, name, path)
     changes = {"full": {}, "no refresh": {"refresh": 0.0}}
     runs = plan(changes, folder=tmp_path, **SHORT | {"config": BASE, "seeds": 2})
@@ -192,9 +196,9 @@ def test_means_of_the_ablation_are_those_of_its_rows(compared, tmp_path, monkeyp
     values = {"full": (0.5, 0.7), "no refresh": (0.25, 0.65)}
     for asked in reversed(runs):
         seed, place = asked.config.seed, {"variant": asked.variant, "key": asked.key}
-        marks = dict.fromkeys(ablation.MARKS, 0.0) | {"all": values[asked.variant][seed]}
-        ablation.append(ablation.TABLE, replace(compared[0]["full"], seed=seed, marks=marks, **place))
-    ablation.append(ablation.TABLE, replace(compared[0]["full"], key="of other weights"))
+        marks = dict.fromkeys(MARKS, 0.0) | {"all": values[asked.variant][seed]}
+        append_result(replace(compared[0]["full"], seed=seed, marks=marks, **place), ablation.TABLE)
+    append_result(replace(compared[0]["full"], key="of other weights"), ablation.TABLE)
     ablation.write_means(runs)
     with ablation.MEANS.open(newline="") as file:
         full, other = csv.DictReader(file)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from nitro_lab.compare_run import Result
-from nitro_lab.compare_table import estimate, tabulate, write_csv, write_page
-from nitro_lab.plots_compare import curves, differences
+from nitro_lab.compare.pictures import curves, differences
+from nitro_lab.compare.run import Result
+from nitro_lab.compare.table import estimate, tabulate, write_csv, write_page
 
 FULL, MINE = (0.71, 0.60, 0.82, 0.55), (0.75, 0.66, 0.85, 0.62)
 

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_training import TINY, saved_step
 
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab import dashboard as module
-from nitro_lab.dashboard import Budget, Dashboard
-from nitro_lab.recording import Recording, record
+from nitro_lab.runs.recording import Recording, record
 from nitro_lab.studio import prepare
+from nitro_lab.widgets import dashboard as module
+from nitro_lab.widgets.dashboard import Budget, Dashboard
 
 CONFIG = replace(TINY, refresh=0.05, save_every=100)
 

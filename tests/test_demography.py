@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from nitro_lab import demography
-from nitro_lab.demography import Rules
 from nitro_lab.pool import DiscriminatorPool
+from nitro_lab.studies import demography
+from nitro_lab.studies.demography import Rules
 
 SETTINGS = [Rules(refresh, per_cell) for refresh in (0.0, 0.001, 0.01, 0.05) for per_cell in (1, 2, 4)]
 each_setting = pytest.mark.parametrize("rules", SETTINGS, ids=lambda r: f"{r.refresh}-{r.per_cell}")

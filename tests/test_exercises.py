@@ -2,7 +2,7 @@
 
 import pytest
 
-from nitro_lab import exercises
+from nitro_lab.exercises import scheduler as exercises
 
 
 def right_reader(x, eps, sigma, sigma_told):

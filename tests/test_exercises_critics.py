@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nitro_lab import exercises_critics as exercises
+from nitro_lab.exercises import critics as exercises
 from nitro_lab.objectives import OBJECTIVES
 
 T_STAR = (10, 250, 500, 750)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from nitro_lab import exercises_inference as exercises
+from nitro_lab.exercises import inference as exercises
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.world import caption
 from nitro_lab.randomness import seeded
 from nitro_lab.sampling import imagine
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.timing import CallTimes
+from nitro_lab.studies.timing import CallTimes
 
 FREQUENCY = torch.arange(1, 33) / 64
 WORLD = (FREQUENCY, torch.ones(32))

@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import pytest
 
-from nitro_lab import exercises_refinement as exercises
-from nitro_lab.exercises import UNANSWERED
-from nitro_lab.refinement import Change
+from nitro_lab.exercises import refinement as exercises
+from nitro_lab.exercises.scheduler import UNANSWERED
+from nitro_lab.studies.refinement import Change
 
 CHANGES = [Change(0.01, 0.05, 0.2), Change(0.03, 0.01, 0.2), Change(0.02, 0.09, 0.2)]
 EXAMS = {"mini": [{"steps": str(n), "calls": str(n), "FD": d} for n, d in zip((1, 2, 3, 4), "5342", strict=True)]}

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nitro_lab import exercises_workbench as exercises
-from nitro_lab.compare_table import Estimate, Row
+from nitro_lab.compare.table import Estimate, Row
 from nitro_lab.example_heads import GramHead, SpectralHead
+from nitro_lab.exercises import workbench as exercises
 from nitro_lab.objectives import OBJECTIVES, Objective, non_saturating_student
 from nitro_lab.policies import first_of, retire_oldest, retire_uniform
 

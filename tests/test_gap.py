@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nitro_lab.gap import tell_apart
 from nitro_lab.mini.render import render
 from nitro_lab.mini.world import draw_scenes, split_scenes
+from nitro_lab.studies.gap import tell_apart
 
 COUNT = 160
 

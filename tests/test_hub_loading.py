@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tiny_sdxl import NOT_WANTED, make_repository, write_student
 
 from nitro_lab.checkpoints import SDXL, load_pipeline
-from nitro_lab.weight_files import CheckpointError, fetch_file
+from nitro_lab.loading.weight_files import CheckpointError, fetch_file
 
 NITRO = "ChenDY/NitroFusion"
 STUDENT = f"{NITRO}/nitrosd-vibrant_unet.safetensors"

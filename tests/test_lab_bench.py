@@ -14,16 +14,16 @@ from torch import nn
 
 import nitro_lab.compare as compare_module
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab.compare_plan import apply
+from nitro_lab.compare.plan import apply
 from nitro_lab.example_heads import EXAMPLES, SpectralHead
-from nitro_lab.lab_bench import LabBench
-from nitro_lab.lab_bench_choice import DRAWS, PARTS, RETIRES, Choice
+from nitro_lab.loading.run_config import read_config
 from nitro_lab.policies import draw_least_updated, retire_weakest
-from nitro_lab.recording import Recording, record
-from nitro_lab.run_config import read_config
-from nitro_lab.run_folder import read_reports
+from nitro_lab.runs.folder import read_reports
+from nitro_lab.runs.recording import Recording, record
 from nitro_lab.studio import prepare
 from nitro_lab.views import PAPER_VIEWS
+from nitro_lab.widgets.lab_bench import LabBench
+from nitro_lab.widgets.lab_bench_choice import DRAWS, PARTS, RETIRES, Choice
 
 CONFIG = replace(TINY, steps=2, refresh=0.05)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nitro_lab.workbook import execute
+from nitro_lab.workbook.run import execute
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MOST_LINES = 12

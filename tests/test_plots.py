@@ -4,9 +4,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from nitro_lab import plots
+from nitro_lab.plots import scheduler as plots
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.shift_study import SweepPoint, Tick, read_clocks
+from nitro_lab.studies.shift import SweepPoint, Tick, read_clocks
 
 ALPHAS = TimestepShiftLCMScheduler().alphas_cumprod
 TICKS = [Tick(999, 499, 499), Tick(499, 249, None)]

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from test_plots_inference import assert_whole
 
-from nitro_lab import plots_critics as plots
-from nitro_lab.demography import Rules, simulate
-from nitro_lab.plots_pool import PoolMap, drawn_heads, pool_map
-from nitro_lab.plots_references import reference_curves
-from nitro_lab.reference_runs import RUNS, Run, last_quarter, read_runs, reading
+from nitro_lab.plots import critics as plots
+from nitro_lab.plots.pool import PoolMap, drawn_heads, pool_map
+from nitro_lab.plots.references import reference_curves
+from nitro_lab.studies.demography import Rules, simulate
+from nitro_lab.studies.reference_runs import RUNS, Run, last_quarter, read_runs, reading
 
 T_STAR = (10, 250, 500, 750)
 SHAPE = (4, 3, 10, 4)

@@ -6,9 +6,9 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nitro_lab import canvas
-from nitro_lab import plots_inference as plots
-from nitro_lab.timing import CallTimes
+from nitro_lab.plots import canvas
+from nitro_lab.plots import inference as plots
+from nitro_lab.studies.timing import CallTimes
 
 CAPTION = "a large checkered orange triangle at the bottom on a meadow background"
 TIMES = {

@@ -5,8 +5,8 @@ import torch
 from matplotlib.colors import to_rgb
 from test_plots_inference import assert_whole
 
-from nitro_lab import plots_refinement as plots
 from nitro_lab.evaluate import interval, radial_spectrum
+from nitro_lab.plots import refinement as plots
 
 
 def rows(distances: list[float], calls: int = 1) -> list[dict[str, str]]:

@@ -7,9 +7,9 @@ import ipywidgets as widgets
 import pytest
 from PIL import Image, ImageChops
 
-from nitro_lab.prompt_box import SIDE, prompt_box
 from nitro_lab.sampling import imagine
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.widgets.prompt_box import SIDE, prompt_box
 
 PROMPT = "a large striped red star at the top on a sunset background"
 
@@ -84,5 +84,5 @@ def test_guidance_reaches_the_pipeline(untrained_pipeline):
 
 
 def test_a_remark_cannot_smuggle_html_in(student, monkeypatch):
-    monkeypatch.setattr("nitro_lab.prompt_box.imagine", lambda *_: (Image.new("RGB", (64, 64)), ["<b>&"]))
+    monkeypatch.setattr("nitro_lab.widgets.prompt_box.imagine", lambda *_: (Image.new("RGB", (64, 64)), ["<b>&"]))
     assert "&lt;b&gt;&amp;" in prompt_box(student, PROMPT).children[-1].value

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from nitro_lab import refinement as study
 from nitro_lab.mini.noise import SIZE
 from nitro_lab.sampling import Step, decode, latent_shape
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.studies import refinement as study
 
 PROMPTS = ["a small striped blue ring at the top on a meadow background"] * 3
 

@@ -19,10 +19,10 @@ from nitro_lab import load_pipeline, run_folder, snapshots
 from nitro_lab.__main__ import main
 from nitro_lab.checkpoints import MODELS
 from nitro_lab.distill_config import DistillConfig
+from nitro_lab.loading.weight_files import CheckpointError
 from nitro_lab.objectives import OBJECTIVES
-from nitro_lab.plots_training import running_mean, training_curves
-from nitro_lab.run_folder import COLUMNS, read_reports, run
-from nitro_lab.weight_files import CheckpointError
+from nitro_lab.plots.training import running_mean, training_curves
+from nitro_lab.runs.folder import COLUMNS, read_reports, run
 
 HEADER = (
     "step,schedule,k,t_star,critic_loss,student_loss,margin,margin_global_conditional,margin_local_conditional,"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nitro_lab.scale import SCALES, choose_scale
+from nitro_lab.workbook.scale import SCALES, choose_scale
 
 
 def test_full_scale_is_the_default():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nitro_lab.sdxl import count_operations, count_parameters, make_parts
+from nitro_lab.studies.sdxl import count_operations, count_parameters, make_parts
 
 
 @pytest.fixture(scope="module")

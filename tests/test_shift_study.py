@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from nitro_lab import shift_study as study
 from nitro_lab.exam import set_exam
 from nitro_lab.mini.judge import Judge
 from nitro_lab.randomness import seeded
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from nitro_lab.studies import shift as study
 
 
 @pytest.mark.parametrize("shift", [250, 500])

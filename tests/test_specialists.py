@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nitro_lab import specialists
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.ideas import AS_CONFIGURED
 from nitro_lab.mini.world import FACTORS, split_scenes
 from nitro_lab.pool import DiscriminatorPool
 from nitro_lab.sampling import encode_prompts
+from nitro_lab.studies import specialists
 
 NAMES = ["color", "place", "texture", "blur", "repetition", "caption"]
 VIEWS = 3

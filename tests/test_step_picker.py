@@ -5,10 +5,10 @@ import io
 import pytest
 from PIL import Image
 
-from nitro_lab.canvas import enlarge
+from nitro_lab.plots.canvas import enlarge
 from nitro_lab.sampling import imagine
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.step_picker import SIDE, step_picker
+from nitro_lab.widgets.step_picker import SIDE, step_picker
 
 PROMPT = "a large striped red star at the top on a sunset background"
 

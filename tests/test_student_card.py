@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import TINY
 
-import nitro_lab.student_card as student_card
+import nitro_lab.cards.student as student_card
 import nitro_lab.teacher_samples as teacher_samples
 from nitro_lab.mini import MODEL_FOLDER
-from nitro_lab.run_folder import run
+from nitro_lab.runs.folder import run
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nitro_lab.timing import clock, matmul_speed, throughput, time_call
+from nitro_lab.studies.timing import clock, matmul_speed, throughput, time_call
 
 PROMPT = "a large solid red star"
 
@@ -62,7 +62,7 @@ def test_a_nap_in_a_part_is_in_the_time_of_that_part(
         return work(*arguments, **options)
 
     monkeypatch.setitem(vars(module), method, slow)
-    monkeypatch.setattr("nitro_lab.timing.now", lambda: float(sum(naps)))
+    monkeypatch.setattr("nitro_lab.studies.timing.now", lambda: float(sum(naps)))
     times = time_call(untrained_pipeline, PROMPT, steps=2, repeats=2)
     seconds = {name: getattr(times, name) for name in ("text", "unet", "vae", "rest")}
     median = (fastest + slowest) / 2

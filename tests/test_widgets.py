@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from nitro_lab.widgets import draw_schedule, png, scheduler_explorer
+from nitro_lab.widgets.shift_explorer import draw_schedule, png, scheduler_explorer
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What notebook 05 shows beside the bench: newborn heads, the table as text, grids, the ablation as it is."""
 
 import csv
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from tiny_training import TINY
 from torch import nn
 
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab.ablation import figure_of, read_ablation, sentences, tabulate_ablation
-from nitro_lab.compare_run import Result
-from nitro_lab.compare_table import print_rows, tabulate
+from nitro_lab.compare.ablation import append_result, figure_of, read_results, sentences, tabulate_ablation
+from nitro_lab.compare.pictures import grids
+from nitro_lab.compare.run import Result
+from nitro_lab.compare.table import print_rows, tabulate
 from nitro_lab.example_heads import ProjectionHead
 from nitro_lab.head_contract import HeadError
-from nitro_lab.head_report import check_shapes, print_reports, report_heads, see
-from nitro_lab.plots_workbench import first_logits, grids
+from nitro_lab.plots.heads import first_logits
+from nitro_lab.studies.head_report import check_shapes, print_reports, report_heads, see
 from nitro_lab.studio import prepare
 
-ROOT = Path(__file__).parent.parent
 RESULT = Result("full", 0, 20, 64, "k0", {"all": 0.5, "FD": 6.0}, 0.5, 10, 900.0, 0.1, "2 cores", "abc", [], Path("no"))
 
 
@@ -94,21 +93,17 @@ def test_grids_show_the_lowest_seed_of_each_variant(tmp_path):
 
 
 def write(path: Path, results: list[Result]) -> None:
-    """As benchmarks/ablation.py does."""
-    spec = importlib.util.spec_from_file_location("ablation_script", ROOT / "benchmarks" / "ablation.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.FOLDER = path.parent
+    """A row each."""
     for result in results:
-        script.append(path, result)
+        append_result(result, path)
 
 
-def test_the_ablation_reads_what_the_script_writes(tmp_path):
+def test_the_ablation_reads_what_it_wrote(tmp_path):
     path = tmp_path / "ablation.csv"
     write(path, [*four(), replace(RESULT, key="long", steps=300)])
-    results = read_ablation(path, tmp_path)
-    assert [replace(result, grid=Path("no")) for result in results] == four()
-    rows = tabulate_ablation(results)
+    results = read_results(path)
+    assert [replace(result, grid=Path("no")) for result in results[:-1]] == four()
+    rows = tabulate_ablation(results)  # without the long run
     assert sentences(rows) == (
         "mine: all 0.102 ± 0.025 of 2 seeds, better than 'full'; FD -0.975 ± 0.32 of 2 seeds, better than 'full'."
     )
@@ -117,16 +112,16 @@ def test_the_ablation_reads_what_the_script_writes(tmp_path):
 
 def test_an_ablation_of_few_rows_or_none_says_what_fills_it(tmp_path):
     path = tmp_path / "ablation.csv"
-    rows = tabulate_ablation(read_ablation(path, tmp_path))
+    rows = tabulate_ablation(read_results(path))
     assert "benchmarks/ablation.py" in sentences(rows)
     assert figure_of(rows) is None
     write(path, [replace(RESULT, variant="no pool")])
-    assert "no runs of 'full'" in sentences(tabulate_ablation(read_ablation(path, tmp_path)))
+    assert "no runs of 'full'" in sentences(tabulate_ablation(read_results(path)))
     write(path, [RESULT])
-    assert "too few for an interval" in sentences(tabulate_ablation(read_ablation(path, tmp_path)))
+    assert "too few for an interval" in sentences(tabulate_ablation(read_results(path)))
     failed = replace(RESULT, variant="linear", marks={}, failed="Step 3", margin=float("nan"))
     write(path, [failed])
-    assert "linear: ended early at every seed" in sentences(tabulate_ablation(read_ablation(path, tmp_path)))
+    assert "linear: ended early at every seed" in sentences(tabulate_ablation(read_results(path)))
 
 
 def test_a_damaged_ablation_says_what_to_do(tmp_path):
@@ -135,4 +130,4 @@ def test_a_damaged_ablation_says_what_to_do(tmp_path):
     rows = list(csv.reader(path.open()))
     path.write_text("\n".join(",".join("x" if cell == "20" else cell for cell in row) for row in rows))
     with pytest.raises(ValueError, match=r"is damaged.*Restore it"):
-        read_ablation(path, tmp_path)
+        read_results(path)

@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from nitro_lab.clean_notebook import CONTROLS, clean_output
-from nitro_lab.workbook import run_workbook
+from nitro_lab.workbook.clean import CONTROLS, clean_output
+from nitro_lab.workbook.run import run_workbook
 
 GOOD = [
     "import os, sys, warnings\nprint(os.environ.get('NITRO_LAB_SCALE'), sys.executable)",

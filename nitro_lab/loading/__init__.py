@@ -1,0 +1,1 @@
+"""Files and hubs: whatever is loaded is looked at first, and loaded whole or not at all."""

@@ -1,0 +1,1 @@
+"""A training that is kept: its folder, and what is recorded while it goes."""

@@ -1,0 +1,1 @@
+"""Controls for the notebooks, which only wire sliders and buttons to functions of the other rooms."""

@@ -1,0 +1,226 @@
+"""A dashboard for a run: start it, watch it, pause it, stop it.
+
+The training is an asyncio task that hands control back to the kernel after each step, so buttons and other cells get
+their turn. Drawing is on a budget: each picture is drawn anew only when its share of the time has been saved up.
+"""
+
+import asyncio
+import html
+from collections.abc import Callable
+from time import perf_counter
+
+import ipywidgets as widgets
+import torch
+
+from nitro_lab.plots.canvas import picture_grid
+from nitro_lab.plots.pool import QUANTITIES, PoolMap, drawn_heads
+from nitro_lab.plots.training import training_curves
+from nitro_lab.runs.recording import Recording
+from nitro_lab.widgets.shift_explorer import WIDTH, png
+
+SHARE = 0.03  # of the time, for each of the three pictures
+BREATH = 0.01  # seconds between steps for all else that the kernel has to do
+LARGE_MARGIN = 0.3  # end of the map's colours; a head's margin is seldom larger on the miniature
+RECENT = 20  # steps that the time to go is reckoned from
+
+
+class Budget:
+    """Lets a picture be drawn only as often as its share of the training's time pays for.
+
+    Attributes:
+        spent: seconds of drawing while the training ran; cost: of the last drawing, whenever that was.
+    """
+
+    def __init__(self, draw: Callable[[], None], share: float = SHARE):
+        self.draw = draw
+        self.share = share
+        self.spent = 0.0
+        self.cost = 0.0
+
+    def now(self) -> float:
+        """Draw, whatever it costs. Returns the seconds."""
+        start = perf_counter()
+        self.draw()
+        self.cost = perf_counter() - start
+        return self.cost
+
+    def maybe(self, trained: float) -> None:
+        """Draw if the budget of so many seconds of training allows one more drawing like the last."""
+        if self.spent + self.cost <= self.share * trained:
+            self.spent += self.now()
+
+
+async def see_through(task: asyncio.Task | None) -> None:
+    """Wait until a run has ended, by itself or by a stop. Its error, if there was one, is raised here too."""
+    if task:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+class Dashboard(widgets.VBox):
+    """Buttons, progress, the pool's map, curves and samples of a recording.
+
+    Args:
+        quantity: what colours the map at first, a key of `QUANTITIES`.
+    """
+
+    def __init__(self, recording: Recording, quantity: str = "age"):
+        self.recording = recording
+        self.task: asyncio.Task | None = None
+        self.paused = False
+        self.trained = 0.0  # seconds in training steps
+        self.mapped = 0  # the step of the last map
+        self.start_button, self.pause_button, self.stop_button = (
+            widgets.Button(description=name) for name in ("Start", "Pause", "Stop")
+        )
+        for button, react in (
+            (self.start_button, self.start),
+            (self.pause_button, self.pause),
+            (self.stop_button, self.stop),
+        ):
+            button.on_click(lambda _, react=react: react())
+        self.colors = widgets.Dropdown(options=list(QUANTITIES), value=quantity, description="colours")
+        self.colors.observe(lambda _: self.choose_quantity(), "value")
+        self.progress = widgets.IntProgress(0, 0, recording.training.config.steps, layout=widgets.Layout(width="180px"))
+        self.words = widgets.HTML()
+        self.map_image, self.curves_image, self.samples_image = (
+            widgets.Image(format="png", layout=widgets.Layout(width=f"{WIDTH}px")) for _ in range(3)
+        )
+        self.map_budget, self.curves_budget, self.samples_budget = self.budgets = [
+            Budget(draw) for draw in (self.draw_map, self.draw_curves, self.draw_samples)
+        ]
+        self.choose_quantity()
+        self.show_all()
+        self.curves_budget.cost = self.samples_budget.cost  # a guess for the first curves: there is nothing to draw yet
+        self.say()
+        buttons = widgets.HBox([self.start_button, self.pause_button, self.stop_button, self.colors])
+        pictures = [self.map_image, self.curves_image, self.samples_image]
+        super().__init__([buttons, widgets.HBox([self.progress, self.words]), *pictures])
+
+    def start(self) -> None:
+        """Train from here on, in the background."""
+        self.paused = False
+        if self.task is None:  # a second click may come before the button is grey
+            self.task = asyncio.get_running_loop().create_task(self.run())
+        self.say()
+
+    async def finish(self) -> None:
+        """Take all steps that are left; the pictures follow. An error of the training is raised here too."""
+        self.start()
+        await see_through(self.task)
+
+    def pause(self) -> None:
+        """Hold after the step that is under way, or go on."""
+        self.paused = not self.paused
+        self.say()
+        if self.paused:
+            self.show_all()
+
+    def stop(self) -> None:
+        """End after the step that is under way; the state is saved, and Start goes on from it."""
+        if self.task:
+            self.task.cancel()
+
+    async def run(self) -> None:
+        """Step after step until the end, a stop, or an error, which is shown."""
+        note = ""
+        try:
+            while await self.breathe() and self.step():
+                pass
+        except asyncio.CancelledError:
+            note = "Stopped and saved."
+        except Exception as error:
+            note = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
+            raise
+        finally:
+            self.recording.stop()
+            self.task = None
+            self.show_all()
+            self.say(note)
+
+    async def breathe(self) -> bool:
+        """Let the kernel do what else it has to do; longer while paused."""
+        await asyncio.sleep(BREATH)
+        while self.paused:
+            await asyncio.sleep(5 * BREATH)
+        return True
+
+    def step(self) -> bool:
+        """Train one step and draw what the budget allows. False if there was none left."""
+        start = perf_counter()
+        report = self.recording.advance()
+        if report is None:
+            return False
+        self.trained += perf_counter() - start
+        for budget in self.budgets:
+            budget.maybe(self.trained)
+        self.say()
+        return True
+
+    @property
+    def drawing_share(self) -> float:
+        """Of the time that the training ran."""
+        spent = sum(budget.spent for budget in self.budgets)
+        return spent / (spent + self.trained) if self.trained else 0.0
+
+    def choose_quantity(self) -> None:
+        """A new map, with another scale of colours."""
+        training, quantity = self.recording.training, self.colors.value
+        config = training.config
+        often = 1.5 * config.steps * config.per_cell / (config.slots * len(config.t_star))
+        most = {"age": config.steps, "updates": often, "margin": LARGE_MARGIN}[quantity]
+        self.map = PoolMap(training.pool.shape, config.t_star, quantity, most, tuple(training.ideas.views_of(config)))
+        self.map.png()  # the fixed parts, outside of the budget
+        self.map_budget.now()
+
+    def show_all(self) -> None:
+        """Draw every picture, as when the training holds."""
+        for budget in self.budgets:
+            budget.now()
+
+    def draw_map(self) -> None:
+        """The pool, with the last step's draws, and who was thrown out since the last map."""
+        values = self.recording.training.pool.census()[self.colors.value]
+        reports = self.recording.reports
+        heads: tuple[torch.Tensor, ...] = ()
+        if reports:
+            new = [report.refreshed for report in reports[:-1] if report.step > self.mapped]
+            last = reports[-1]
+            heads = drawn_heads(last.noise_level, last.slots), torch.cat([*new, last.refreshed])
+        self.mapped = self.recording.step
+        self.map_image.value = self.map.show(values, *heads).png()
+
+    def draw_curves(self) -> None:
+        """Losses, margins, the student's gradient."""
+        self.curves_image.layout.display = "" if self.recording.reports else "none"
+        if self.recording.reports:
+            training = self.recording.training
+            told = training.ideas.told_of_objective(training.config)
+            self.curves_image.value = png(training_curves(self.recording.table(), *told))
+
+    def draw_samples(self) -> None:
+        """The student before, and its average now."""
+        recording = self.recording
+        rows = {"before": recording.samples[0], f"step {recording.step}": recording.picture()}
+        self.samples_image.value = png(picture_grid(rows, recording.prompts, size=1.1))
+
+    def say(self, note: str = "") -> None:
+        """Progress in words, and which buttons make sense."""
+        step, steps = self.recording.step, self.recording.training.config.steps
+        running, finished = self.task is not None, step >= steps
+        self.progress.value = step
+        self.start_button.disabled = running or finished
+        self.pause_button.disabled = self.stop_button.disabled = not running
+        self.pause_button.description = "Resume" if self.paused and running else "Pause"
+        state = note or ("Done." if finished else "Paused." if self.paused and running else "")
+        self.words.value = f"step {step} of {steps}{self.speed(steps - step)} {state}"
+
+    def speed(self, left: int) -> str:
+        """Seconds a step, time to go, and what the drawing takes."""
+        if not self.recording.reports:
+            return "."
+        recent = [report.seconds for report in self.recording.reports[-RECENT:]]
+        pace = sum(recent) / len(recent) / (1 - self.drawing_share)
+        minutes, seconds = divmod(round(pace * left), 60)
+        return f", {pace:.2f} s a step, {minutes}:{seconds:02} to go, drawing {self.drawing_share:.0%} of the time."
