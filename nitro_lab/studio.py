@@ -49,76 +49,40 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
     Args:
         folder: where checkpoints go, by default `build/distill`.
         ideas: parts that are other than the config says.
+
+    Raises:
+        ValueError: if the settings do not go together with the models, the prompts, the ideas or the machine.
     """
-    AcceleratorState._reset_state()  # it holds the precision of the process' first run, and refuses another
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    device = accelerator.device
-    if config.batch_size % (config.accumulation * accelerator.num_processes):
-        raise ValueError(
-            f"batch_size {config.batch_size} cannot be split over {accelerator.num_processes} processes "
-            f"with {config.accumulation} parts each."
-        )
+    accelerator = make_accelerator(config)
     prompts = read_prompts(config)
-    teacher = load_pipeline(config.teacher, device=device, dtype=torch.float32)
-    start = load_pipeline(config.student, device=device, dtype=torch.float32)
-    if not isinstance(start.scheduler, TimestepShiftLCMScheduler):
-        raise ValueError(
-            f"student {config.student!r} has no shifted timestep; give a one-step student, such as mini-regressed."
-        )
-    start.scheduler.set_timesteps(max(config.stages))  # refuses more steps than its schedule has
+    teacher, start = load_models(config, accelerator.device)
     with accelerator.main_process_first():
-        samples = load_teacher_samples(
-            teacher,
-            prompts,
-            config.reals,
-            config.teacher_steps,
-            config.teacher_guidance,
-            config.reals_seed,
-            config.captions,
-        )
+        samples = sample_teacher(teacher, prompts, config)
     made_of = {
         "teacher's weights": describe(teacher),
         "student's weights": fingerprint(start.unet),
         "prompts' words": key_of({}, prompts),
     }
-    student = start.unet.train().requires_grad_()
-    backbone = FrozenBackbone(teacher.unet)
+    student, backbone = start.unet.train().requires_grad_(), FrozenBackbone(teacher.unet)
     if config.compile:
         student.compile()
         backbone.compile()
     levels = judged_levels(config, len(backbone.channels))
-    draw, retire = ideas.policies()
-    head = bind_text(ideas.head_of(config), samples.empty.pooled.shape[1])
-    if ideas.head:
-        views = ideas.views_of(config).values()
-        check_heads(head, [sight for view in views for sight in first_sight(view, samples, backbone, levels)])
-    generator = torch.Generator(device).manual_seed(config.seed)
-    pool_generator = torch.Generator(device).manual_seed(config.seed) if config.separate_chance else generator
+    generator = torch.Generator(accelerator.device).manual_seed(config.seed)
     parts = {
         "student": student,
         "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
         "optimizer": torch.optim.AdamW(
             student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True
         ),
-        "pool": DiscriminatorPool(
-            head,
-            [backbone.channels[level] for level in levels],
-            pool_generator,
-            noise_levels=len(config.t_star),
-            views=len(ideas.views_of(config)),
-            slots=config.slots,
-            vectorize=config.vectorize,
-            refresh_clears=config.refresh_clears,
-            draw=draw,
-            retire=retire,
-        ),
+        "pool": fill_pool(config, ideas, samples, backbone, levels, generator),
         "generator": generator,
     }
     snapshot = Snapshot(
         (folder or Path("build/distill")) / "checkpoint.safetensors",
         config.outcome() | made_of | {f"code of {name}": code for name, code in ideas.fingerprints().items()},
         **parts,
-        **({"pool_generator": pool_generator} if config.separate_chance else {}),
+        **({"pool_generator": parts["pool"].generator} if config.separate_chance else {}),
     )
     return Training(
         config,
@@ -131,6 +95,90 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
         snapshot=snapshot,
         levels=levels,
         ideas=ideas,
+    )
+
+
+def make_accelerator(config: DistillConfig) -> Accelerator:
+    """The device and the processes; each of these must get as many images.
+
+    Raises:
+        ValueError: if a batch cannot be dealt out.
+    """
+    AcceleratorState._reset_state()  # it holds the precision of the process' first run, and refuses another
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    if config.batch_size % (config.accumulation * accelerator.num_processes):
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be split over {accelerator.num_processes} processes "
+            f"with {config.accumulation} parts each."
+        )
+    return accelerator
+
+
+def load_models(
+    config: DistillConfig, device: torch.device
+) -> tuple[StableDiffusionXLPipeline, StableDiffusionXLPipeline]:
+    """The teacher, and what the student starts from.
+
+    Raises:
+        ValueError: if the student is none of one step, or its schedule has fewer steps than it shall learn.
+    """
+    teacher, start = (
+        load_pipeline(name, device=device, dtype=torch.float32) for name in (config.teacher, config.student)
+    )
+    if not isinstance(start.scheduler, TimestepShiftLCMScheduler):
+        raise ValueError(
+            f"student {config.student!r} has no shifted timestep; give a one-step student, such as mini-regressed."
+        )
+    start.scheduler.set_timesteps(max(config.stages))  # refuses more steps than its schedule has
+    return teacher, start
+
+
+def sample_teacher(teacher: StableDiffusionXLPipeline, prompts: list[str], config: DistillConfig) -> TeacherSamples:
+    """The reals and the embedded prompts, from the cache if they are there."""
+    return load_teacher_samples(
+        teacher,
+        prompts,
+        config.reals,
+        config.teacher_steps,
+        config.teacher_guidance,
+        config.reals_seed,
+        config.captions,
+    )
+
+
+def fill_pool(
+    config: DistillConfig,
+    ideas: Ideas,
+    samples: TeacherSamples,
+    backbone: FrozenBackbone,
+    levels: Sequence[int],
+    generator: torch.Generator,
+) -> DiscriminatorPool:
+    """A pool of newborn critics; a head of the user's own is first tried on what it will see.
+
+    Args:
+        generator: the run's; the pool has one of its own where the config separates their chance.
+
+    Raises:
+        HeadError: if the head is none.
+    """
+    head = bind_text(ideas.head_of(config), samples.empty.pooled.shape[1])
+    views = ideas.views_of(config)
+    if ideas.head:
+        check_heads(head, [sight for view in views.values() for sight in first_sight(view, samples, backbone, levels)])
+    draw, retire = ideas.policies()
+    own = torch.Generator(generator.device).manual_seed(config.seed)
+    return DiscriminatorPool(
+        head,
+        [backbone.channels[level] for level in levels],
+        own if config.separate_chance else generator,
+        noise_levels=len(config.t_star),
+        views=len(views),
+        slots=config.slots,
+        vectorize=config.vectorize,
+        refresh_clears=config.refresh_clears,
+        draw=draw,
+        retire=retire,
     )
 
 

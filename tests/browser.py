@@ -18,6 +18,7 @@ Playwright's page, for all else. A server takes some seconds to start and a page
 """
 
 import json
+import re
 import secrets
 import socket
 import subprocess
@@ -198,6 +199,24 @@ class NotebookPage:
             return image && image.src && image.src !== before && image.complete && image.naturalWidth > 0;
         }"""
         self.page.wait_for_function(condition, arg=[before, index])
+
+    def button(self, name: str) -> Locator:
+        """The button with this word on it."""
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def progress(self) -> str:
+        """What a run says of itself: "step 3 of 500 ..."."""
+        return self.page.get_by_text(re.compile(r"^step \d+ of \d+")).inner_text()
+
+    def step(self) -> int:
+        """Steps that a run says are done."""
+        return int(self.progress().split()[1])
+
+    def wait_for_step(self, least: int) -> None:
+        """Wait until a run has done so many steps."""
+        condition = f"""() => [...document.querySelectorAll('.widget-html-content')].some(
+            box => Number((box.textContent.match(/^step (\\d+) of/) || [])[1]) >= {least})"""
+        self.page.wait_for_function(condition)
 
     def keep_screenshot(self, name: str) -> Path:
         """Save what the page shows as build/browser/<name>.png."""

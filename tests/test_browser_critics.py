@@ -1,7 +1,6 @@
 """The dashboard in a browser: a person starts a run, holds it, goes on, stops it, and sees other pictures."""
 
 import io
-import re
 
 import pytest
 from browser import jupyter_lab, open_notebook, write_notebook
@@ -36,67 +35,48 @@ def notebook(chromium, tmp_path_factory):
             assert page.errors == []
 
 
-def press(notebook, name: str) -> None:
-    notebook.page.get_by_role("button", name=name, exact=True).click()
-
-
-def words(notebook) -> str:
-    return notebook.page.get_by_text(re.compile(rf"^step \d+ of {STEPS}")).inner_text()
-
-
-def step(notebook) -> int:
-    """Steps that the dashboard says are done."""
-    return int(words(notebook).split()[1])
-
-
-def wait_for_step(notebook, least: int) -> None:
-    condition = f"""() => [...document.querySelectorAll('.widget-html-content')].some(
-        box => Number((box.textContent.match(/^step (\\d+) of/) || [])[1]) >= {least})"""
-    notebook.page.wait_for_function(condition)
-
-
 def shown(notebook, index: int) -> Image.Image:
     """A picture that the browser holds."""
     return Image.open(io.BytesIO(notebook.picture_bytes(index))).convert("RGB")
 
 
 def test_nothing_runs_before_start(notebook):
-    assert step(notebook) == 0
+    assert notebook.step() == 0
     for index in (MAP, SAMPLES):
         assert max(ImageStat.Stat(shown(notebook, index)).stddev) > 5  # not a blank
-    assert notebook.page.get_by_role("button", name="Pause", exact=True).is_disabled()
+    assert notebook.button("Pause").is_disabled()
     notebook.keep_screenshot("dashboard_before")
 
 
 def test_start_pause_resume_stop(notebook):
     map_before, samples_before = notebook.picture(MAP), notebook.picture(SAMPLES)
-    press(notebook, "Start")
-    wait_for_step(notebook, 2)
-    press(notebook, "Pause")
-    notebook.page.get_by_role("button", name="Resume", exact=True).wait_for()
+    notebook.button("Start").click()
+    notebook.wait_for_step(2)
+    notebook.button("Pause").click()
+    notebook.button("Resume").wait_for()
     notebook.page.get_by_text("Paused.").wait_for()
     notebook.wait_for_new_picture(map_before, MAP)
     notebook.wait_for_new_picture(samples_before, SAMPLES)
     assert shown(notebook, CURVES).width > 400
-    held = step(notebook)
+    held = notebook.step()
     notebook.page.wait_for_timeout(1500)
-    assert step(notebook) == held >= 2
+    assert notebook.step() == held >= 2
     notebook.keep_screenshot("dashboard_paused")
 
     curves_before = notebook.picture(CURVES)
-    press(notebook, "Resume")
-    wait_for_step(notebook, held + 2)
-    press(notebook, "Stop")
+    notebook.button("Resume").click()
+    notebook.wait_for_step(held + 2)
+    notebook.button("Stop").click()
     notebook.page.get_by_text("Stopped and saved.").wait_for()
     notebook.wait_for_new_picture(curves_before, CURVES)
-    assert held + 2 <= step(notebook) < STEPS
-    assert "drawing" in words(notebook)
+    assert held + 2 <= notebook.step() < STEPS
+    assert "drawing" in notebook.progress()
     notebook.keep_screenshot("dashboard_stopped")
 
-    stopped = step(notebook)
-    press(notebook, "Start")
-    wait_for_step(notebook, stopped + 1)
-    press(notebook, "Stop")
+    stopped = notebook.step()
+    notebook.button("Start").click()
+    notebook.wait_for_step(stopped + 1)
+    notebook.button("Stop").click()
     notebook.page.get_by_text("Stopped and saved.").wait_for()
 
 
@@ -107,9 +87,9 @@ def test_another_colour_is_another_map(notebook):
 
 
 def test_the_kernel_answers_while_a_run_goes_on(notebook):
-    press(notebook, "Start")
-    before = step(notebook)
-    wait_for_step(notebook, before + 1)
+    notebook.button("Start").click()
+    before = notebook.step()
+    notebook.wait_for_step(before + 1)
     cell = notebook.page.locator(".jp-CodeCell").nth(2)
     count = cell.locator(".jp-InputArea-prompt").inner_text()
     cell.locator(".cm-content").click()
@@ -120,6 +100,6 @@ def test_the_kernel_answers_while_a_run_goes_on(notebook):
     }"""
     notebook.page.wait_for_function(answered, arg=count)
     assert int(cell.locator(".jp-OutputArea-output pre").inner_text()) > 0  # steps, as the kernel counts them
-    press(notebook, "Stop")
+    notebook.button("Stop").click()
     notebook.page.get_by_text("Stopped and saved.").wait_for()
     assert notebook.page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0

@@ -1,7 +1,5 @@
 """The lab bench in a browser: a person chooses a head, starts both variants, stops and keeps them."""
 
-import re
-
 import pytest
 from browser import jupyter_lab, open_notebook, write_notebook
 
@@ -31,25 +29,6 @@ def notebook(chromium, tmp_path_factory):
             assert page.errors == []
 
 
-def button(notebook, name: str):
-    return notebook.page.get_by_role("button", name=name, exact=True)
-
-
-def words(notebook) -> str:
-    return notebook.page.get_by_text(re.compile(rf"^step \d+ of {STEPS}\.")).inner_text()
-
-
-def step(notebook) -> int:
-    """Steps that the bench says both have done."""
-    return int(words(notebook).split()[1])
-
-
-def wait_for_step(notebook, least: int) -> None:
-    condition = f"""() => [...document.querySelectorAll('.widget-html-content')].some(
-        box => Number((box.textContent.match(/^step (\\d+) of/) || [])[1]) >= {least})"""
-    notebook.page.wait_for_function(condition)
-
-
 def choose(notebook, control: str, word: str) -> None:
     notebook.field(control).locator("select").select_option(word)
 
@@ -61,33 +40,33 @@ def test_a_moved_control_is_another_call(notebook):
     choose(notebook, "B retire", "the oldest")
     notebook.page.get_by_text("import retire_oldest").wait_for()
     assert '"B": {"head": EXAMPLES["Gram matrix"], "retire": retire_oldest},' in call.inner_text()
-    assert step(notebook) == 0
-    assert button(notebook, "Keep").is_disabled()
+    assert notebook.step() == 0
+    assert notebook.button("Keep").is_disabled()
 
 
 def test_start_stop_keep(notebook):
-    button(notebook, "Start").click()
-    wait_for_step(notebook, 1)
-    assert button(notebook, "Keep").is_disabled()
+    notebook.button("Start").click()
+    notebook.wait_for_step(1)
+    assert notebook.button("Keep").is_disabled()
     assert notebook.field("B head").locator("select").is_disabled()
     first = notebook.picture(PICTURES)
-    wait_for_step(notebook, 2)
-    button(notebook, "Stop").click()
+    notebook.wait_for_step(2)
+    notebook.button("Stop").click()
     notebook.page.get_by_text("Stopped.").wait_for()
     notebook.wait_for_new_picture(first, PICTURES)
-    stopped, curves = step(notebook), notebook.picture(CURVES)
+    stopped, curves = notebook.step(), notebook.picture(CURVES)
     assert 2 <= stopped < STEPS
     notebook.page.wait_for_timeout(1000)
-    assert step(notebook) == stopped
+    assert notebook.step() == stopped
     notebook.keep_screenshot("lab_bench_stopped")
 
-    button(notebook, "Start").click()
-    wait_for_step(notebook, stopped + 1)
-    button(notebook, "Stop").click()
+    notebook.button("Start").click()
+    notebook.wait_for_step(stopped + 1)
+    notebook.button("Stop").click()
     notebook.page.get_by_text("Stopped.").wait_for()
     notebook.wait_for_new_picture(curves, CURVES)
 
-    button(notebook, "Keep").click()
+    notebook.button("Keep").click()
     notebook.page.get_by_text("Kept in build/lab_bench/").wait_for()
     (kept,) = (notebook.folder / "build" / "lab_bench").iterdir()
     assert "Gram matrix" in (kept / "call.py").read_text()
