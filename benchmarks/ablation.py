@@ -1,4 +1,4 @@
-"""The paper's ablation with numbers: each part of the method taken away or changed, from the same soft student.
+"""The paper's ablation with numbers: each part of the method, or setting, changed alone, from the same soft student.
 
     python benchmarks/ablation.py --list
     python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --jobs 2
@@ -42,6 +42,16 @@ VARIANTS: dict[str, Change] = {
     "refresh 1.0%, moments kept": {"refresh": 0.01, "refresh_clears": False},
     "pool of 1": {"slots": 1, "per_cell": 1},
     "pool of 16": {"slots": 16, "per_cell": 4},
+    # what the paper says nothing of
+    "the paper's letter": {"objective": "linear", "per_cell": 1, "refresh": 0.01},
+    **{f"student's rate {rate:g}": {"student_rate": rate} for rate in (1e-5, 1e-4)},
+    **{f"critics' rate {rate:g}": {"critic_rate": rate} for rate in (1e-3, 2e-2)},
+    "two critic steps for each": {"student_every": 2},
+    "no warm-up": {"warm_up": 0},
+    "no average": {"ema": 0.0},
+    "narrow heads": {"width": 16},
+    "crops of 12": {"crop_size": 12},
+    "four crops": {"crops": 4},
 }
 OTHER_STUDENTS = (125, 500, 1000)  # shifts; the shipped soft student's is 250
 

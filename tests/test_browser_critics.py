@@ -10,10 +10,10 @@ MAP, CURVES, SAMPLES = range(3)
 STEPS = 500  # more than the test waits for
 SETUP = f"""
 from pathlib import Path
-from nitro_lab.widgets.dashboard import Dashboard
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.runs.recording import Recording
 from nitro_lab.studio import prepare
+from nitro_lab.widgets.dashboard import Dashboard
 
 config = DistillConfig(
     steps={STEPS}, batch_size=2, reals=4, teacher_steps=1, teacher_guidance=1.0, width=8, refresh=0.02, warm_up=0

@@ -18,7 +18,6 @@ from PIL import Image
 from nitro_lab.plots.canvas import panels
 from nitro_lab.views import CHOICES
 
-Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)

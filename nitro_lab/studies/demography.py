@@ -60,12 +60,6 @@ def never_updated(rules: Rules) -> float:
     return rules.refresh / (rules.refresh + (1 - rules.refresh) * rules.drawn)
 
 
-def steady_updates(rules: Rules, most: int) -> np.ndarray:
-    """P(0..most) of the updates of heads alive in the steady state: geometric. (most + 1,)"""
-    idle = never_updated(rules)
-    return idle * (1 - idle) ** np.arange(most + 1)
-
-
 def ages(rules: Rules, steps: int) -> np.ndarray:
     """P(0..steps) of the ages after so many steps: geometric, the rest as old as the pool. (steps + 1,)"""
     alive = (1 - rules.refresh) ** np.arange(steps + 1)
@@ -75,7 +69,7 @@ def ages(rules: Rules, steps: int) -> np.ndarray:
 def updates(rules: Rules, steps: int) -> np.ndarray:
     """P(0..steps) of the updates of heads alive after so many steps. (steps + 1,)
 
-    Step by step: with chance p one more, then with chance f back to 0. In the limit it is `steady_updates`.
+    Step by step: with chance p one more, then with chance f back to 0. In the limit it is geometric, with `never_updated` as its first.
     """
     share = np.zeros(steps + 1)
     share[0] = 1
