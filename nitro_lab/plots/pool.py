@@ -19,7 +19,6 @@ from nitro_lab.plots.canvas import panels
 from nitro_lab.views import CHOICES
 
 
-
 @dataclass(frozen=True)
 class Quantity:
     """What colours the squares. symmetric: around 0, else from 0 upwards."""

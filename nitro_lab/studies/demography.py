@@ -69,7 +69,7 @@ def ages(rules: Rules, steps: int) -> np.ndarray:
 def updates(rules: Rules, steps: int) -> np.ndarray:
     """P(0..steps) of the updates of heads alive after so many steps. (steps + 1,)
 
-    Step by step: with chance p one more, then with chance f back to 0. In the limit it is geometric, with `never_updated` as its first.
+    Step by step: with chance p one more, then with chance f back to 0. In the limit it is geometric.
     """
     share = np.zeros(steps + 1)
     share[0] = 1
