@@ -92,6 +92,19 @@ def caption_accuracy(guesses: torch.Tensor, asked: torch.Tensor, names: tuple[st
     return shares | {"all": right.prod(1).mean().item()}
 
 
+def confusion(guesses: torch.Tensor, asked: torch.Tensor, values: int) -> torch.Tensor:
+    """How often each value of a factor was read where each was asked for, as shares of those asked for.
+
+    Args:
+        guesses, asked: (N,) integers below `values`.
+
+    Returns:
+        (values, values): what was asked for down, what is read across. Rows add up to 1, or are nan if never asked for.
+    """
+    counts = torch.bincount(asked * values + guesses, minlength=values**2).view(values, values).double()
+    return counts / counts.sum(1, keepdim=True)
+
+
 def repetition_rate(counts: torch.Tensor) -> float:
     """Share of images that show more than one object. Counts (N,), as a judge counts them."""
     return (counts > 1).double().mean().item()

@@ -11,6 +11,7 @@ from prdc import compute_prdc
 
 from nitro_lab.evaluate import (
     caption_accuracy,
+    confusion,
     frechet_distance,
     interval,
     kernel_distance,
@@ -161,6 +162,13 @@ def test_caption_accuracy_counted_by_hand():
 def test_caption_accuracy_wants_a_name_for_each_factor():
     with pytest.raises(ValueError, match="zip"):
         caption_accuracy(torch.zeros(2, 3), torch.zeros(2, 3), ("size", "color"))
+
+
+def test_confusion_counted_by_hand():
+    asked, read = torch.tensor([0, 0, 0, 0, 2]), torch.tensor([0, 1, 1, 2, 2])
+    shares = confusion(read, asked, 3)
+    assert shares[[0, 2]].tolist() == [[0.25, 0.5, 0.25], [0, 0, 1]]
+    assert shares[1].isnan().all()  # never asked for
 
 
 def test_repetition_counted_by_hand():

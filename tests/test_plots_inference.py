@@ -77,6 +77,16 @@ def test_spectra_show_power_and_its_share_of_the_reference():
     assert torch.tensor(right.lines[0].get_ydata()).unique().tolist() == [1]
 
 
+def test_confusions_say_each_share_and_what_was_never_asked_for():
+    shares = torch.tensor([[0.75, 0.25], [torch.nan, torch.nan]])
+    figure = plots.confusions({"teacher": shares, "student": shares}, ("striped", "checkered"))
+    left, right = figure.axes
+    assert [word.get_text() for word in left.texts] == ["75", "25", "–", "–"]
+    assert [word.get_text() for word in left.get_yticklabels()] == ["striped", "checkered"]
+    assert right.get_title() == "student"
+    assert_whole(figure)
+
+
 def test_time_bars_add_up_to_the_whole_call():
     figure = plots.time_bars(TIMES)
     assert_whole(figure)

@@ -1,5 +1,6 @@
 """Pictures of the inference notebook. Each function takes data and gives a Figure; none runs a model."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -38,6 +39,28 @@ def spectra(curves: Mapping[str, tuple[torch.Tensor, torch.Tensor]], reference: 
         axis.grid(alpha=0.3)
     left.text(0.26, 0.03, "finest detail:\nabove half Nyquist", transform=left.get_xaxis_transform(), fontsize=8)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def confusions(shares: Mapping[str, torch.Tensor], values: Sequence[str]) -> Figure:
+    """What was asked for against what is read, a panel for each model; right answers lie on the diagonal.
+
+    Args:
+        shares: name -> (V, V), as `nitro_lab.evaluate.confusion` gives them.
+        values: names of the V values.
+    """
+    figure, axes = panels(1, len(shares), (1.2 + 2.5 * len(shares), 3.2), sharey=True, squeeze=False)
+    for axis, (name, table) in zip(axes[0], shares.items(), strict=True):
+        axis.imshow(table.cpu(), cmap="Blues", vmin=0, vmax=1)
+        for asked, row in enumerate(table.tolist()):
+            for read, share in enumerate(row):
+                told = "–" if math.isnan(share) else f"{100 * share:.0f}"
+                ink = "white" if share > 0.6 else "black"
+                axis.text(read, asked, told, ha="center", va="center", color=ink, fontsize=8)
+        axis.set_xticks(range(len(values)), values, rotation=45, ha="right")
+        axis.set(title=name, xlabel="read by the judge")
+    axes[0][0].set_yticks(range(len(values)), values)
+    axes[0][0].set_ylabel("asked for (each row: 100 %)")
     return figure
 
 
