@@ -24,6 +24,11 @@ class Turn:
 ONE_STEP = Turn()
 
 
+def in_words(steps: int) -> str:
+    """1 step, 2 steps."""
+    return f"{steps} step{'s' if steps > 1 else ''}"
+
+
 def any_step(most: int, generator: torch.Generator) -> Turn:
     """Any step of the longest schedule."""
     return Turn(most, 1 + random_below(most, generator))

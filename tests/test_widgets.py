@@ -5,7 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from nitro_lab.widgets.shift_explorer import draw_schedule, png, scheduler_explorer
+from nitro_lab.plots.canvas import png
+from nitro_lab.widgets.shift_explorer import draw_schedule, scheduler_explorer
 
 
 @pytest.fixture

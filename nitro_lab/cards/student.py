@@ -19,6 +19,7 @@ from nitro_lab.plots.canvas import picture_grid
 from nitro_lab.provenance import hardware, stamp
 from nitro_lab.runs.folder import read_reports, steps_done
 from nitro_lab.snapshots import replace_file
+from nitro_lab.stages import in_words
 
 NAME = "critics"  # of all files
 SOFT = "mini-regressed"
@@ -65,7 +66,7 @@ def install_student(run: Path, images: int = 1000, seed: int = 0, blend: float =
     teacher_name = f"teacher, {TEACHER_STEPS} steps"
     pictures = {teacher_name: sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher")}
     for name, (pipe, steps) in students.items():
-        pictures |= {f"{name}, {words_of(count)}": sit(exam, pipe, count) for count in steps}
+        pictures |= {f"{name}, {in_words(count)}": sit(exam, pipe, count) for count in steps}
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
     columns |= {name: mark(exam, drawn) for name, drawn in pictures.items()}
     shown = {name: drawn[:SHOWN] for name, drawn in pictures.items() if not name.startswith("before")}
@@ -103,11 +104,6 @@ def steps_learned(config: dict) -> range:
     return range(1, max(config.get("stages", (1,))) + 1)
 
 
-def words_of(count: int) -> str:
-    """1 step, 2 steps."""
-    return f"{count} step{'s' if count > 1 else ''}"
-
-
 def card(run: Path, config: dict, columns: Columns, images: int, seed: int, blend: float) -> str:
     """The text: how it was made, the settings, the curves and the table."""
     seconds = sum(read_reports(run)["seconds"])
@@ -126,7 +122,7 @@ def card(run: Path, config: dict, columns: Columns, images: int, seed: int, blen
     return "\n".join(
         [
             HEADER.format(
-                steps="one step" if len(steps_learned(config)) == 1 else f"1 to {words_of(steps_learned(config)[-1])}"
+                steps="one step" if len(steps_learned(config)) == 1 else f"1 to {in_words(steps_learned(config)[-1])}"
             ),
             "## How it was made\n" + table(("", ""), made),
             "### Settings\n" + table(("setting", "value"), {name: json.dumps(value) for name, value in config.items()}),

@@ -12,11 +12,11 @@ from time import perf_counter
 import ipywidgets as widgets
 import torch
 
-from nitro_lab.plots.canvas import picture_grid
+from nitro_lab.plots.canvas import picture_grid, png
 from nitro_lab.plots.pool import QUANTITIES, PoolMap, drawn_heads
 from nitro_lab.plots.training import training_curves
 from nitro_lab.runs.recording import Recording
-from nitro_lab.widgets.shift_explorer import WIDTH, png
+from nitro_lab.widgets.parts import figure_box
 
 SHARE = 0.03  # of the time, for each of the three pictures
 BREATH = 0.01  # seconds between steps for all else that the kernel has to do
@@ -84,9 +84,7 @@ class Dashboard(widgets.VBox):
         self.colors.observe(lambda _: self.choose_quantity(), "value")
         self.progress = widgets.IntProgress(0, 0, recording.training.config.steps, layout=widgets.Layout(width="180px"))
         self.words = widgets.HTML()
-        self.map_image, self.curves_image, self.samples_image = (
-            widgets.Image(format="png", layout=widgets.Layout(width=f"{WIDTH}px")) for _ in range(3)
-        )
+        self.map_image, self.curves_image, self.samples_image = (figure_box() for _ in range(3))
         self.map_budget, self.curves_budget, self.samples_budget = self.budgets = [
             Budget(draw) for draw in (self.draw_map, self.draw_curves, self.draw_samples)
         ]

@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from nitro_lab.compare.plan import Change
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.example_heads import EXAMPLES
+from nitro_lab.plots.canvas import png
 from nitro_lab.widgets.dashboard import BREATH, Budget, see_through
 from nitro_lab.widgets.lab_bench_choice import PARTS, Call, Choice
 from nitro_lab.widgets.lab_bench_pair import Pair
-from nitro_lab.widgets.shift_explorer import WIDTH, png
+from nitro_lab.widgets.parts import figure_box
 
 NAMES = ("A", "B")
 KEPT = Path("build/lab_bench")
@@ -64,9 +65,7 @@ class LabBench(widgets.VBox):
         self.task: asyncio.Task | None = None
         self.trained = 0.0  # seconds in training steps
         self.make_controls(next(iter(own), "spectral"))
-        self.pictures, self.curves = (
-            widgets.Image(format="png", layout=widgets.Layout(width=f"{WIDTH}px", display="none")) for _ in range(2)
-        )
+        self.pictures, self.curves = (figure_box(shown=False) for _ in range(2))
         self.budgets = [Budget(draw, SHARE) for draw in (self.draw_pictures, self.draw_curves)]
         buttons = widgets.HBox([self.start_button, self.stop_button, self.keep_button, self.steps])
         told = widgets.HBox([self.progress, self.words])

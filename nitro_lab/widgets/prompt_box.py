@@ -1,13 +1,10 @@
 """A box to type prompts into: words, a seed and a number of steps go in, a picture comes out."""
 
-import html
-import io
-
 import ipywidgets as widgets
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.plots.canvas import enlarge
 from nitro_lab.sampling import imagine
+from nitro_lab.widgets.parts import WIDE, image_box, paragraphs, prompt_field, put
 
 SIDE = 384  # pixels on the screen
 
@@ -23,19 +20,15 @@ def prompt_box(
             `original_inference_steps`.
         guidance: the pipeline's `guidance_scale`; 1 or less is none.
     """
-    wide = widgets.Layout(width="620px")
-    text = widgets.Text(prompt, description="prompt", continuous_update=False, layout=wide)
+    text = prompt_field(prompt)
     seed_slider = widgets.IntSlider(seed, 0, 99, description="seed")
     steps_slider = widgets.IntSlider(1, 1, most_steps, description="steps")
-    picture = widgets.Image(format="png", width=SIDE, height=SIDE)
-    note = widgets.HTML(layout=wide)
+    picture, note = image_box(SIDE), widgets.HTML(layout=WIDE)
 
     def draw(_: object = None) -> None:
         image, remarks = imagine(pipe, text.value, seed_slider.value, steps_slider.value, guidance)
-        file = io.BytesIO()
-        enlarge(image, SIDE).save(file, "png")
-        picture.value = file.getvalue()
-        note.value = "".join(f'<p style="line-height: 1.4">{html.escape(remark)}</p>' for remark in remarks)
+        put(picture, image)
+        note.value = paragraphs(remarks)
 
     for control in (text, seed_slider, steps_slider):
         control.observe(draw, "value")

@@ -9,8 +9,7 @@ from nitro_lab.plots import scheduler as plots
 from nitro_lab.plots.canvas import png
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.studies.shift import read_clocks
-
-WIDTH = 820  # pixels on the screen
+from nitro_lab.widgets.parts import WIDTH, figure_box
 
 
 def draw_schedule(shift: int, steps: int, length: int) -> Figure:
@@ -37,7 +36,7 @@ def scheduler_explorer(shift: int = 250, steps: int = 4, length: int = 4) -> wid
         "steps": widgets.IntSlider(steps, 1, 12, description="steps", **look),
         "length": widgets.IntSlider(length, 1, 50, description="schedule length", **look),
     }
-    picture = widgets.Image(format="png", layout=widgets.Layout(width=f"{WIDTH}px"))
+    picture = figure_box()
     message = widgets.HTML(layout=widgets.Layout(width=f"{WIDTH}px"))
 
     def draw(_: object = None) -> None:
