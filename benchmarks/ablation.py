@@ -94,7 +94,7 @@ def write_means(runs: Sequence[Run]) -> None:
         write_page(rows, PAGE, next((result.captions for result in made if result.captions), []))
         pictures = grids(sorted(made, key=lambda result: list(VARIANTS).index(result.variant)), SHOWN)
         if pictures is not None:
-            pictures.savefig(GRIDS)
+            pictures.savefig(GRIDS, dpi=72)
 
 
 def line_of(result: Result) -> str:

@@ -34,7 +34,7 @@ class Estimate:
     def __str__(self) -> str:
         if not self.n:
             return "–"
-        return f"{self.mean:.3g}" + ("" if math.isnan(self.half) else f" ± {self.half:.2g}")
+        return f"{round(self.mean, 12):.3g}" + ("" if math.isnan(self.half) else f" ± {self.half:.2g}")
 
 
 def estimate(values: Sequence[float]) -> Estimate:
