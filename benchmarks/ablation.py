@@ -7,7 +7,7 @@ Runs are short and small: the student learns in every step and starts early, of 
 build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run that was cut goes on,
 and several of these commands may be at work at the same time. Means, intervals and differences from "full", over all
 seeds of that table, are written to docs/ablation_means.csv, and with the pictures of the runs that were made here to
-build/ablation.html and docs/ablation_grids.png.
+build/ablation.html and docs/ablation_grids.png. Without --only, the parts of the method; --list names all the rest too.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nitro_lab.compare import FOLDER, carry_out
-from nitro_lab.compare.ablation import append_result, read_results
+from nitro_lab.compare.ablation import REFERENCE, append_result, read_results
 from nitro_lab.compare.pictures import grids
-from nitro_lab.compare.plan import BASE, Change, plan
-from nitro_lab.compare.run import SHOWN, Result, Run
+from nitro_lab.compare.planning import BASE, Change, plan
+from nitro_lab.compare.run import GRID_PICTURES, Result, Run
 from nitro_lab.compare.table import tabulate, write_csv, write_page
 
 TABLE = Path("docs/ablation.csv")
@@ -28,7 +28,7 @@ MEANS, GRIDS = Path("docs/ablation_means.csv"), Path("docs/ablation_grids.png")
 PAGE = Path("build/ablation.html")
 CONFIG = replace(BASE, warm_up=40, student_every=1, batch_size=8)
 NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
-VARIANTS: dict[str, Change] = {
+PARTS: dict[str, Change] = {
     "full": {},
     "no refresh": {"refresh": 0.0},
     "no pool": NO_POOL,
@@ -37,13 +37,15 @@ VARIANTS: dict[str, Change] = {
     **{f"noise level {t} alone": {"t_star": (t,)} for t in (10, 250, 500, 750)},
     "linear": {"objective": "linear"},
     "non-saturating": {"objective": "non-saturating"},
+}
+FURTHER: dict[str, Change] = {
+    "the paper's letter": {"objective": "linear", "per_cell": 1, "refresh": 0.01},
     **{f"{n} of 4 heads drawn": {"per_cell": n} for n in (1, 2)},
     **{f"refresh {share:.1%}": {"refresh": share} for share in (0.003, 0.01, 0.03, 0.1)},
     "refresh 1.0%, moments kept": {"refresh": 0.01, "refresh_clears": False},
     "pool of 1": {"slots": 1, "per_cell": 1},
     "pool of 16": {"slots": 16, "per_cell": 4},
     # what the paper says nothing of
-    "the paper's letter": {"objective": "linear", "per_cell": 1, "refresh": 0.01},
     **{f"student's rate {rate:g}": {"student_rate": rate} for rate in (1e-5, 1e-4)},
     **{f"critics' rate {rate:g}": {"critic_rate": rate} for rate in (1e-3, 2e-2)},
     "two critic steps for each": {"student_every": 2},
@@ -53,15 +55,17 @@ VARIANTS: dict[str, Change] = {
     "crops of 12": {"crop_size": 12},
     "four crops": {"crops": 4},
 }
+VARIANTS = PARTS | FURTHER
+STEPS, IMAGES = 160, 512
 OTHER_STUDENTS = (125, 500, 1000)  # shifts; the shipped soft student's is 250
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT")
+    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=VARIANTS, metavar="VARIANT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--jobs", type=int, help="runs side by side; default: one a GPU, or one a core")
     parser.add_argument("--list", action="store_true", help="only say what is not yet run")
     options = parser.parse_args()
@@ -75,7 +79,8 @@ def main() -> None:
     asked = set(options.seeds)
     seeds = sorted(asked | {result.seed for result in read_results(TABLE)})
     everything = plan(VARIANTS, seeds, options.steps, FOLDER, options.images, CONFIG)
-    write_means(everything)
+    if not options.list and (options.steps, options.images) == (STEPS, IMAGES):
+        write_means(everything)
     print(not_run([run for run in everything if run.config.seed in asked], options.steps, options.images))
 
 
@@ -85,16 +90,26 @@ def rows_there() -> dict[tuple[str, str], Result]:
 
 
 def write_means(runs: Sequence[Run]) -> None:
-    """Tabulate the rows of these runs, wherever they were made; rows of other weights or lengths have other keys."""
+    """Tabulate the rows of these runs, wherever they were made; rows of other weights or lengths have other keys.
+
+    Pictures are there only of runs that were made here; the grid for docs/ is drawn if it has all variants.
+    """
     there = rows_there()
-    made = [run.found() or there[run.variant, run.key] for run in runs if (run.variant, run.key) in there]
-    if any(result.variant == "full" for result in made):
-        rows = sorted(tabulate(made, reference="full"), key=lambda row: list(VARIANTS).index(row.variant))
-        write_csv(rows, MEANS)
-        write_page(rows, PAGE, next((result.captions for result in made if result.captions), []))
-        pictures = grids(sorted(made, key=lambda result: list(VARIANTS).index(result.variant)), SHOWN)
-        if pictures is not None:
-            pictures.savefig(GRIDS, dpi=72)
+    made = [with_pictures(there[run.variant, run.key], run) for run in runs if (run.variant, run.key) in there]
+    if not any(result.variant == REFERENCE for result in made):
+        return
+    made.sort(key=lambda result: list(VARIANTS).index(result.variant))
+    rows = tabulate(made, REFERENCE)
+    write_csv(rows, MEANS)
+    write_page(rows, PAGE, next((result.captions for result in made if result.captions), []))
+    if all(row.grid.is_file() for row in rows):
+        grids(made, GRID_PICTURES).savefig(GRIDS, dpi=72)
+
+
+def with_pictures(row: Result, run: Run) -> Result:
+    """A row with the captions and the grid of its run, if this machine has them; the numbers are the table's."""
+    found = run.found()
+    return replace(row, captions=found.captions, grid=found.grid) if found else row
 
 
 def line_of(result: Result) -> str:

@@ -25,6 +25,7 @@ from nitro_lab.exam import Exam, mark, set_exam, sit
 from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.runs.folder import run
+from nitro_lab.stages import steps_in_words
 
 TABLE = Path("docs/refinement.csv")
 ORDERS = {"bottom-up": (1, 2, 3, 4), "top-down": (4, 3, 2, 1), "all at once": (4,)}
@@ -89,7 +90,7 @@ def examine(
         if (name, str(seed), str(count), str(images)) in done():
             continue
         start = time.perf_counter()
-        marks = mark(exam, sit(exam, pipe, count, guidance, title=f"{name}, {count} steps"))
+        marks = mark(exam, sit(exam, pipe, count, guidance, title=f"{name}, {steps_in_words(count)}"))
         calls = count * (2 if guidance > 1 else 1)
         row = {"model": name, "seed": seed, "steps": count, "calls": calls, "images": images}
         write(row | {"seconds": time.perf_counter() - start} | marks)

@@ -9,7 +9,7 @@ from nitro_lab.evaluate import interval
 from nitro_lab.exam import fresh_renders, mark, set_exam, sit
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.mini.world import FACTORS
-from nitro_lab.stages import in_words
+from nitro_lab.stages import steps_in_words
 
 TEACHER = "mini-teacher"
 TEACHER_STEPS = 25
@@ -50,7 +50,7 @@ def compare_models(
     columns[title] = mark(exam, sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, seed, title))
     for name, pipe in students.items():
         for count in steps:
-            title = f"{name}, {in_words(count)}"
+            title = f"{name}, {steps_in_words(count)}"
             columns[title] = mark(exam, sit(exam, pipe, count, seed=seed, title=title))
     return columns
 

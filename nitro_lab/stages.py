@@ -24,9 +24,9 @@ class Turn:
 ONE_STEP = Turn()
 
 
-def in_words(steps: int) -> str:
+def steps_in_words(steps: int) -> str:
     """1 step, 2 steps."""
-    return f"{steps} step{'s' if steps > 1 else ''}"
+    return f"{steps} step{'s' if steps != 1 else ''}"
 
 
 def any_step(most: int, generator: torch.Generator) -> Turn:

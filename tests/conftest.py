@@ -10,8 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.mini.build import PIPELINE_OPTIONS
-from nitro_lab.mini.parts import make_scheduler, make_text_encoders, make_unet, make_vae
+from nitro_lab.mini.parts import PIPELINE_OPTIONS, make_scheduler, make_text_encoders, make_unet, make_vae
 from nitro_lab.mini.tokenizer import make_tokenizer
 from nitro_lab.randomness import seeded
 

@@ -19,8 +19,8 @@ import nitro_lab.compare.run as compare_run
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.compare import budget, compare
 from nitro_lab.compare.ablation import MARKS, append_result, read_results
-from nitro_lab.compare.budget import share_cores
-from nitro_lab.compare.plan import BASE, plan
+from nitro_lab.compare.cost import share_cores
+from nitro_lab.compare.planning import BASE, plan
 from nitro_lab.compare.run import finish, write
 from nitro_lab.distill import train
 from nitro_lab.exam import mark, set_exam, sit

@@ -6,7 +6,7 @@ from tiny_training import TINY
 from torch import nn
 
 import nitro_lab.compare as compare
-from nitro_lab.compare.plan import plan
+from nitro_lab.compare.planning import plan
 
 
 def test_heads_that_no_module_holds_reach_other_processes(tmp_path: Path, monkeypatch):

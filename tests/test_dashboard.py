@@ -15,7 +15,8 @@ import nitro_lab.teacher_samples as teacher_samples
 from nitro_lab.runs.recording import Recording, record
 from nitro_lab.studio import prepare
 from nitro_lab.widgets import dashboard as module
-from nitro_lab.widgets.dashboard import Budget, Dashboard
+from nitro_lab.widgets.dashboard import Dashboard
+from nitro_lab.widgets.running import Budget
 
 CONFIG = replace(TINY, refresh=0.05, save_every=100)
 

@@ -7,7 +7,7 @@ import torch
 from tiny_training import TINY
 from torch import nn
 
-from nitro_lab.compare.plan import apply
+from nitro_lab.compare.planning import apply
 from nitro_lab.example_heads import EXAMPLES, GramHead, MinibatchStatHead, ProjectionHead, SpectralHead
 from nitro_lab.flat_head import FlatHead
 from nitro_lab.head_contract import bind_text, check_heads

@@ -14,7 +14,7 @@ from torch import nn
 
 import nitro_lab.compare as compare_module
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab.compare.plan import apply
+from nitro_lab.compare.planning import apply
 from nitro_lab.example_heads import EXAMPLES, SpectralHead
 from nitro_lab.loading.run_config import read_config
 from nitro_lab.policies import draw_least_updated, retire_weakest

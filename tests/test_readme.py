@@ -33,7 +33,15 @@ def test_gap_is_that_of_the_miniatures_card():
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "CONTRIBUTING.md", "docs/tries.md", "docs/refinement.md", "nitro_lab/mini/model/README.md"]
+    "file",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/tries.md",
+        "docs/refinement.md",
+        "docs/ablation.md",
+        "nitro_lab/mini/model/README.md",
+    ],
 )
 def test_what_is_pointed_to_is_there(file):
     targets = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text())

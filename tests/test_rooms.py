@@ -11,8 +11,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def name_of(file: Path) -> str:
-    """A file's module, without the package's name; the folder's for an `__init__.py`."""
-    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    """A file's module; the package for an `__init__.py`."""
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 MODULES = {name_of(file): file for file in FILES}
@@ -25,15 +25,19 @@ def imported(file: Path) -> set[str]:
     left_out = {inner for node in for_types for inner in ast.walk(node)}
     found = set()
     for node in set(ast.walk(tree)) - left_out:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nitro_lab."):
-            home = node.module.removeprefix("nitro_lab.")
-            found |= {f"{home}.{alias.name}" if f"{home}.{alias.name}" in MODULES else home for alias in node.names}
-    return found
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module for name in names}
+        elif isinstance(node, ast.ImportFrom):
+            raise AssertionError(f"{file} has a relative import; write the whole name, which this test can read.")
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & MODULES.keys()
 
 
 def room(module: str) -> str:
     """The folder that a module lies in, or the module where it lies in none."""
-    return module.partition(".")[0]
+    return module.split(".")[1] if "." in module else ""
 
 
 def test_imports_between_rooms_run_one_way():

@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from tiny_training import TINY, differing, saved_state, saved_step
 
 import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab import load_pipeline, run_folder, snapshots
+from nitro_lab import load_pipeline, snapshots
 from nitro_lab.__main__ import main
 from nitro_lab.checkpoints import MODELS
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.loading.weight_files import CheckpointError
 from nitro_lab.objectives import OBJECTIVES
 from nitro_lab.plots.training import running_mean, training_curves
+from nitro_lab.runs import folder as run_folder
 from nitro_lab.runs.folder import COLUMNS, read_reports, run
 
 HEADER = (

@@ -6,7 +6,7 @@ from functools import partial
 
 from nitro_lab.bench.critics import describe, panel_update, steps
 from nitro_lab.bench.ratio import Comparison
-from nitro_lab.compare.plan import Change, apply
+from nitro_lab.compare.planning import Change, apply
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.example_heads import EXAMPLES
 from nitro_lab.ideas import AS_CONFIGURED, Ideas

@@ -19,7 +19,7 @@ from nitro_lab.plots.canvas import picture_grid
 from nitro_lab.provenance import hardware, stamp
 from nitro_lab.runs.folder import read_reports, steps_done
 from nitro_lab.snapshots import replace_file
-from nitro_lab.stages import in_words
+from nitro_lab.stages import steps_in_words
 
 NAME = "critics"  # of all files
 SOFT = "mini-regressed"
@@ -66,7 +66,7 @@ def install_student(run: Path, images: int = 1000, seed: int = 0, blend: float =
     teacher_name = f"teacher, {TEACHER_STEPS} steps"
     pictures = {teacher_name: sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher")}
     for name, (pipe, steps) in students.items():
-        pictures |= {f"{name}, {in_words(count)}": sit(exam, pipe, count) for count in steps}
+        pictures |= {f"{name}, {steps_in_words(count)}": sit(exam, pipe, count) for count in steps}
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
     columns |= {name: mark(exam, drawn) for name, drawn in pictures.items()}
     shown = {name: drawn[:SHOWN] for name, drawn in pictures.items() if not name.startswith("before")}
@@ -106,7 +106,7 @@ def steps_learned(config: dict) -> range:
 
 def card(run: Path, config: dict, columns: Columns, images: int, seed: int, blend: float) -> str:
     """The text: how it was made, the settings, the curves and the table."""
-    seconds = sum(read_reports(run)["seconds"])
+    seconds, last = sum(read_reports(run)["seconds"]), steps_learned(config)[-1]
     made = {
         "command": f"`nitro-lab train` with the settings below, then `nitro-lab install --blend {blend:g}`",
         "weights": f"{blend:.0%} of the run's average, {1 - blend:.0%} of what it started from",
@@ -121,9 +121,7 @@ def card(run: Path, config: dict, columns: Columns, images: int, seed: int, blen
     lines += [f"| {m} | " + " | ".join(f"{columns[n][m]:.4g}" for n in names) + " |" for m in columns[names[0]]]
     return "\n".join(
         [
-            HEADER.format(
-                steps="one step" if len(steps_learned(config)) == 1 else f"1 to {in_words(steps_learned(config)[-1])}"
-            ),
+            HEADER.format(steps="one step" if last == 1 else f"1 to {steps_in_words(last)}"),
             "## How it was made\n" + table(("", ""), made),
             "### Settings\n" + table(("setting", "value"), {name: json.dumps(value) for name, value in config.items()}),
             "![Losses, margins and gradient norm](critics_curves.png)\n",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from nitro_lab.compare.budget import Budget, estimate, share_cores
-from nitro_lab.compare.plan import BASE, Change, plan, unfinished
+from nitro_lab.compare.cost import Budget, estimate, share_cores
+from nitro_lab.compare.planning import BASE, Change, plan, unfinished
 from nitro_lab.compare.run import Result, Run, finish
 from nitro_lab.distill_config import DistillConfig
 
@@ -37,8 +37,8 @@ def compare(
     `folder` under a hash of everything that their marks depend on, except the library's own code and the machine.
     First it says, in one printed line, what it will cost.
 
-    Runs go side by side through joblib: it is here already with scikit-learn, it brings classes that a notebook's cell
-    defined to other processes, it hands out results as they come, and the same call runs on a cluster of Dask:
+    Runs go side by side through joblib: it brings classes that a notebook's cell defined to other processes, it hands
+    out results as they come, and the same call runs on a cluster of Dask:
 
         with joblib.parallel_config(backend="dask"):
             for result in compare(changes, jobs=40, folder=Path("/a/folder/that/all/machines/see")): ...

@@ -27,7 +27,11 @@ TOLD = ("all", "FD")
 
 
 def append_result(result: Result, table: Path) -> None:
-    """Add a row, unless it is there; one process at a time."""
+    """Add a row, unless it is there; one process at a time.
+
+    Raises:
+        ValueError: if the table is damaged.
+    """
     numbers = {name: getattr(result, name) for name in COLUMNS if hasattr(result, name)} | result.marks
     row = {name: f"{value:.5g}" if isinstance(value, float) else value for name, value in numbers.items()}
     with FileLock(table.with_suffix(".lock")):
@@ -36,7 +40,7 @@ def append_result(result: Result, table: Path) -> None:
             return
         with table.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-            if not there:
+            if not file.tell():
                 writer.writeheader()
             writer.writerow(row)
 

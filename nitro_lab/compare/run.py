@@ -31,7 +31,7 @@ from nitro_lab.runs.folder import only_one, read_reports, train_in
 from nitro_lab.snapshots import replace_file
 from nitro_lab.studio import Training, prepare
 
-SHOWN = 8  # pictures of a grid
+GRID_PICTURES = 8  # pictures of a grid
 PIXELS = 128  # a side of each
 
 
@@ -150,7 +150,7 @@ def train_and_examine(run: Run) -> Result:
         margin=fmean(last_quarter) if last_quarter else float("nan"),
         hardware=hardware(training.accelerator.device),
         commit=stamp(run.folder),
-        captions=exam.prompts[:SHOWN],
+        captions=exam.prompts[:GRID_PICTURES],
         grid=run.folder / "grid.png",
         failed=failed,
     )
@@ -181,7 +181,7 @@ def examine(run: Run, exam: Exam) -> dict[str, float]:
     """Marks of the student that the folder keeps, and its grid."""
     pipe = load_pipeline(run.config.student, unet=run.folder / "student.safetensors")
     pictures = sit(exam, pipe, 1)
-    first = [enlarge(picture, PIXELS) for picture in to_pil(pictures[:SHOWN])]
+    first = [enlarge(picture, PIXELS) for picture in to_pil(pictures[:GRID_PICTURES])]
     make_image_grid(first, rows=1, cols=len(first)).save(run.folder / "grid.png")
     return mark(exam, pictures)
 

@@ -34,7 +34,8 @@ class Estimate:
     def __str__(self) -> str:
         if not self.n:
             return "–"
-        return f"{round(self.mean, 12):.3g}" + ("" if math.isnan(self.half) else f" ± {self.half:.2g}")
+        mean = round(self.mean, 12) + 0.0  # differences that are rounding alone are 0, and not −0
+        return f"{mean:.3g}" + ("" if math.isnan(self.half) else f" ± {self.half:.2g}")
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nitro_lab.exercises.scheduler import UNANSWERED
+from nitro_lab.exercises import UNANSWERED
 from nitro_lab.studies.demography import Rules, never_updated, updates_in_a_life
 
 PAPER = Rules()  # 1 % refresh, one of four heads a cell, four noise levels, 30 cells in each

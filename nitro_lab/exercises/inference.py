@@ -8,7 +8,7 @@ from diffusers import StableDiffusionXLPipeline
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from nitro_lab.exercises.scheduler import UNANSWERED
+from nitro_lab.exercises import UNANSWERED
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.world import FACTORS, caption
 from nitro_lab.sampling import imagine

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from nitro_lab.exercises.scheduler import UNANSWERED, schedule
+from nitro_lab.exercises import UNANSWERED
+from nitro_lab.exercises.scheduler import schedule
 from nitro_lab.stages import LAWS
 from nitro_lab.studies.refinement import Change, Rows
 

@@ -8,7 +8,7 @@ import torch
 
 from nitro_lab.compare.table import Row
 from nitro_lab.example_heads import EXAMPLES
-from nitro_lab.exercises.scheduler import UNANSWERED
+from nitro_lab.exercises import UNANSWERED
 from nitro_lab.head_contract import HeadError, check_head
 from nitro_lab.ideas import HeadMaker
 from nitro_lab.objectives import OBJECTIVES, Objective

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from nitro_lab.plots.canvas import picture_grid
 from nitro_lab.sampling import imagine
-from nitro_lab.stages import in_words
+from nitro_lab.stages import steps_in_words
 
 INCHES = 1.75  # a side of one picture
 
@@ -19,7 +19,7 @@ def sample_grid(
     rows, remarks = {}, []
     for count in steps:
         shots = [imagine(pipe, prompt, seed, count, guidance) for prompt in prompts]
-        rows[in_words(count)] = [picture for picture, _ in shots]
+        rows[steps_in_words(count)] = [picture for picture, _ in shots]
         remarks += [remark for _, words in shots for remark in words]
     figure = picture_grid(rows, prompts, INCHES)
     widest = max(picture.width for pictures in rows.values() for picture in pictures)

@@ -6,7 +6,6 @@ their turn. Drawing is on a budget: each picture is drawn anew only when its sha
 
 import asyncio
 import html
-from collections.abc import Callable
 from time import perf_counter
 
 import ipywidgets as widgets
@@ -17,45 +16,11 @@ from nitro_lab.plots.pool import QUANTITIES, PoolMap, drawn_heads
 from nitro_lab.plots.training import training_curves
 from nitro_lab.runs.recording import Recording
 from nitro_lab.widgets.parts import figure_box
+from nitro_lab.widgets.running import BREATH, Budget, see_through
 
 SHARE = 0.03  # of the time, for each of the three pictures
-BREATH = 0.01  # seconds between steps for all else that the kernel has to do
 LARGE_MARGIN = 0.3  # end of the map's colours; a head's margin is seldom larger on the miniature
 RECENT = 20  # steps that the time to go is reckoned from
-
-
-class Budget:
-    """Lets a picture be drawn only as often as its share of the training's time pays for.
-
-    Attributes:
-        spent: seconds of drawing while the training ran; cost: of the last drawing, whenever that was.
-    """
-
-    def __init__(self, draw: Callable[[], None], share: float = SHARE):
-        self.draw = draw
-        self.share = share
-        self.spent = 0.0
-        self.cost = 0.0
-
-    def now(self) -> float:
-        """Draw, whatever it costs. Returns the seconds."""
-        start = perf_counter()
-        self.draw()
-        self.cost = perf_counter() - start
-        return self.cost
-
-    def maybe(self, trained: float) -> None:
-        """Draw if the budget of so many seconds of training allows one more drawing like the last."""
-        if self.spent + self.cost <= self.share * trained:
-            self.spent += self.now()
-
-
-async def see_through(task: asyncio.Task | None) -> None:
-    """Wait until a run has ended, by itself or by a stop. Its error, if there was one, is raised here too."""
-    if task:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
 
 
 class Dashboard(widgets.VBox):
@@ -86,7 +51,7 @@ class Dashboard(widgets.VBox):
         self.words = widgets.HTML()
         self.map_image, self.curves_image, self.samples_image = (figure_box() for _ in range(3))
         self.map_budget, self.curves_budget, self.samples_budget = self.budgets = [
-            Budget(draw) for draw in (self.draw_map, self.draw_curves, self.draw_samples)
+            Budget(draw, SHARE) for draw in (self.draw_map, self.draw_curves, self.draw_samples)
         ]
         self.choose_quantity()
         self.show_all()

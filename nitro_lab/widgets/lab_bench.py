@@ -15,14 +15,14 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from nitro_lab.compare.plan import Change
+from nitro_lab.compare.pair import Pair
+from nitro_lab.compare.planning import Change
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.example_heads import EXAMPLES
 from nitro_lab.plots.canvas import png
-from nitro_lab.widgets.dashboard import BREATH, Budget, see_through
 from nitro_lab.widgets.lab_bench_choice import PARTS, Call, Choice
-from nitro_lab.widgets.lab_bench_pair import Pair
 from nitro_lab.widgets.parts import figure_box
+from nitro_lab.widgets.running import BREATH, Budget, see_through
 
 NAMES = ("A", "B")
 KEPT = Path("build/lab_bench")

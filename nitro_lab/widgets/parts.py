@@ -10,7 +10,7 @@ from PIL import Image
 from nitro_lab.plots.canvas import enlarge
 
 WIDTH = 820  # pixels on the screen, of a figure
-WIDE = widgets.Layout(width="620px")  # of a field to type into
+WIDE = {"width": "620px"}  # layout of a field to type into
 
 
 def figure_box(shown: bool = True) -> widgets.Image:

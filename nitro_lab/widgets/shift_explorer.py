@@ -9,7 +9,7 @@ from nitro_lab.plots import scheduler as plots
 from nitro_lab.plots.canvas import png
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.studies.shift import read_clocks
-from nitro_lab.widgets.parts import WIDTH, figure_box
+from nitro_lab.widgets.parts import WIDE, WIDTH, figure_box
 
 
 def draw_schedule(shift: int, steps: int, length: int) -> Figure:
@@ -30,7 +30,7 @@ def scheduler_explorer(shift: int = 250, steps: int = 4, length: int = 4) -> wid
 
     Where the three do not go together, the scheduler's error message stands in place of the picture.
     """
-    look = {"continuous_update": True, "style": {"description_width": "110px"}, "layout": widgets.Layout(width="620px")}
+    look = {"continuous_update": True, "style": {"description_width": "110px"}, "layout": WIDE}
     controls = {
         "shift": widgets.IntSlider(shift, 1, 1000, description="shift", **look),
         "steps": widgets.IntSlider(steps, 1, 12, description="steps", **look),

@@ -6,7 +6,7 @@ import ipywidgets as widgets
 from diffusers import StableDiffusionXLPipeline
 
 from nitro_lab.sampling import imagine
-from nitro_lab.stages import in_words
+from nitro_lab.stages import steps_in_words
 from nitro_lab.widgets.parts import WIDE, image_box, paragraphs, prompt_field, put
 
 SIDE = 224  # pixels on the screen
@@ -23,7 +23,7 @@ def step_picker(
     """
     text = prompt_field(prompt)
     seeds = widgets.IntSlider(seed, 0, 99, description="seed", continuous_update=False)
-    chosen = {count: widgets.ToggleButton(True, description=in_words(count)) for count in steps}
+    chosen = {count: widgets.ToggleButton(True, description=steps_in_words(count)) for count in steps}
     pictures = {count: image_box(SIDE) for count in steps}
     notes = {count: widgets.HTML() for count in steps}
     remark = widgets.HTML(layout=WIDE)
@@ -35,7 +35,7 @@ def step_picker(
             return []
         start = time.perf_counter()
         image, remarks = imagine(pipe, text.value, seeds.value, count)
-        notes[count].value = f"{in_words(count)}, {1e3 * (time.perf_counter() - start):.0f} ms"
+        notes[count].value = f"{steps_in_words(count)}, {1e3 * (time.perf_counter() - start):.0f} ms"
         put(pictures[count], image)
         return remarks
 

@@ -10,7 +10,7 @@ from time import perf_counter
 import joblib
 import torch
 
-from nitro_lab.compare.plan import unfinished
+from nitro_lab.compare.planning import unfinished
 from nitro_lab.compare.run import Run, finish
 from nitro_lab.studio import prepare
 

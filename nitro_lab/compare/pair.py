@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from nitro_lab.compare.pictures import curves
-from nitro_lab.compare.plan import Change, apply
+from nitro_lab.compare.planning import Change, apply
 from nitro_lab.distill import Report
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.plots.canvas import picture_grid
