@@ -179,9 +179,9 @@ def load_ablation():
 
 
 def test_no_two_variants_of_the_ablation_are_the_same(tmp_path):
-    variants = load_ablation().VARIANTS
-    runs = plan(variants, folder=tmp_path, **SHORT | {"config": BASE})
-    assert len({run.key for run in runs}) == len(variants)
+    ablation = load_ablation()
+    runs = plan(ablation.VARIANTS, folder=tmp_path, **SHORT | {"config": ablation.CONFIG})
+    assert len({run.key for run in runs}) == len(ablation.VARIANTS) == 31
 
 
 def test_means_of_the_ablation_are_those_of_its_rows(compared, tmp_path, monkeypatch):
