@@ -110,6 +110,16 @@ def test_the_ablation_reads_what_it_wrote(tmp_path):
     assert len(figure_of(rows).axes) == 2
 
 
+def test_a_table_of_a_header_alone_is_filled(tmp_path):
+    path = tmp_path / "ablation.csv"
+    write(path, [RESULT])
+    header = path.read_text().splitlines()[0]
+    path.write_text(header + "\n")
+    write(path, [RESULT])
+    assert path.read_text().splitlines()[0] == header
+    assert len(read_results(path)) == 1
+
+
 def test_an_ablation_of_few_rows_or_none_says_what_fills_it(tmp_path):
     path = tmp_path / "ablation.csv"
     rows = tabulate_ablation(read_results(path))
