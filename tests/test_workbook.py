@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -58,6 +59,11 @@ def wrong_kernel(folder: Path) -> Path:
 
 def outputs_of(file: Path) -> list[list]:
     return [cell.outputs for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_no_kernel_outlives_its_notebook(project):
+    alive = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert [command for command in alive if "ipykernel" in command] == []
 
 
 def test_a_failure_is_reported_and_does_not_stop_the_others(project):

@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbconvert import HTMLExporter
@@ -128,6 +129,8 @@ def execute(file: Path, scale: str | None = None) -> Run:
             client.execute(env=environment)
         except (CellControlSignal, DeadKernelError) as error:
             failure = explain(notebook.cells[: reached[-1] + 1], error)
+        finally:  # a client ends only a kernel that it started by itself
+            run_sync(manager.shutdown_kernel)(now=True)
     return Run(file.stem, notebook, time.perf_counter() - start, failure)
 
 
