@@ -14,7 +14,7 @@ from tiny_training import TINY, saved_step
 import nitro_lab.teacher_samples as teacher_samples
 from nitro_lab.runs.recording import Recording, record
 from nitro_lab.studio import prepare
-from nitro_lab.widgets import dashboard as module
+from nitro_lab.widgets import running
 from nitro_lab.widgets.dashboard import Dashboard
 from nitro_lab.widgets.running import Budget
 
@@ -145,7 +145,7 @@ def test_another_colour_is_another_map(recording):
 
 def test_drawing_keeps_to_its_budget(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(module, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(running, "perf_counter", lambda: clock[0])
     drawn = []
 
     def draw() -> None:
