@@ -109,6 +109,7 @@ def verdict(row: Row, mark: str) -> str:
 
 
 def figure_of(rows: Sequence[Row]) -> Figure | None:
-    """All differences with their intervals; None while there is nothing to compare."""
-    marks = [mark for mark in SHOWN if any(mark in row.differences for row in rows)]
-    return differences(rows, marks) if len(rows) > 1 and marks else None
+    """All differences that have an interval, of two seeds or more; None while there is nothing to compare."""
+    shown = [row for row in rows if row.variant == REFERENCE or len(row.seeds) > 1]
+    marks = [mark for mark in SHOWN if any(mark in row.differences for row in shown)]
+    return differences(shown, marks) if len(shown) > 1 and marks else None
