@@ -90,7 +90,7 @@ def kill_after(child: subprocess.Popen, steps: int, more: float) -> None:
 def test_killed_three_times_and_restarted_is_uncut_bit_for_bit(start, tmp_path):
     numbers = finish(start(LONG, tmp_path / "uncut"))
     chance = random.Random()  # other moments each time; the message tells them
-    moments = [(chance.randint(1, 2), chance.uniform(0, 1.5)) for _ in range(3)]
+    moments = [(chance.randint(2, 3), chance.uniform(0, 1.5)) for _ in range(3)]  # at the second, one is saved
     for steps, more in moments:
         kill_after(start(LONG, tmp_path / "killed"), steps, more)
     survived = saved_step(tmp_path / "killed")
