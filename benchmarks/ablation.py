@@ -57,9 +57,15 @@ FURTHER: dict[str, Change] = {
     "crops of 12": {"crop_size": 12},
     "four crops": {"crops": 4},
 }
-VARIANTS = PARTS | FURTHER
+STUDENTS = Path("build/shift")
+OTHER_SHIFTS = {
+    f"shift {shift}": STUDENTS / str(shift) for shift in (125, 500, 1000)
+}  # the shipped soft student's: 250
+SHIFTED: dict[str, Change] = {
+    name: {"student": str(folder)} for name, folder in OTHER_SHIFTS.items() if folder.is_dir()
+}
+VARIANTS = PARTS | FURTHER | SHIFTED
 STEPS, IMAGES = 160, 512
-OTHER_STUDENTS = (125, 500, 1000)  # shifts; the shipped soft student's is 250
 
 
 def main() -> None:
@@ -134,15 +140,12 @@ def not_run(runs: Sequence[Run], steps: int, images: int) -> str:
             options = f"--seeds {' '.join(seeds)} --steps {steps} --images {images}"
             lines.append(f"  python benchmarks/ablation.py --only {shlex.quote(name)} {options}")
     head = f"Not yet run at {steps} steps and {images} images:" if lines else "All variants are run."
-    shifts = ", ".join(map(str, OTHER_STUDENTS))
-    return "\n".join(
-        [
-            head,
-            *lines,
-            f"Not here: shifts {shifts}. Each needs a soft student of its own: train_regressed with a Recipe of this"
-            "\nregressed_shift, as in benchmarks/shift_choice.py; then the change is {'student': FOLDER}.",
+    if lacking := " ".join(folder.name for name, folder in OTHER_SHIFTS.items() if name not in SHIFTED):
+        lines += [
+            "Variants shift N come here once they have a student to start from, trained as long as the shipped one:",
+            f"  python benchmarks/shift_choice.py --shifts {lacking} --steps 500 --pairs 2048 --keep {STUDENTS}",
         ]
-    )
+    return "\n".join([head, *lines])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/shift_choice.py --shifts 250 500 1000 --steps 150
 
-Prints the squared error of x0 on pairs that no student was trained on. The less, the better one step is learned.
+Prints the squared error of x0 on pairs that no student was trained on. The less, the better one step is learned. With
+--keep, each student is left in FOLDER/SHIFT as a pipeline, from which a training or `benchmarks/ablation.py` can start.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch.nn.functional as F
+from diffusers import StableDiffusionXLPipeline
 
 from nitro_lab import load_pipeline
 from nitro_lab.mini.recipes import RECIPES, Recipe
@@ -29,6 +31,7 @@ def main() -> None:
     parser.add_argument("--shifts", type=int, nargs="+", default=[250, 500, 1000])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--pairs", type=int, default=512)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the students are left (default: nowhere)")
     options = parser.parse_args()
     teacher = load_pipeline("mini-teacher")
     recipe = replace(RECIPES["cpu"], cache_pairs=options.pairs + KEPT_BACK, regressed_steps=options.steps)
@@ -38,12 +41,16 @@ def main() -> None:
             pass
         pairs = load_pairs(cache, teacher.device)
         for shift in options.shifts:
-            error = error_after(replace(recipe, regressed_shift=shift), Path(folder) / f"{shift}.safetensors", pairs)
+            recipe = replace(recipe, regressed_shift=shift)
+            student = train_student(recipe, Path(folder) / f"{shift}.safetensors", pairs)
+            error = error_of(student, pairs)
             print(f"shift {shift:4}: squared error of x0 {error:.4f} after {options.steps} steps", flush=True)
+            if options.keep:
+                student.save_pretrained(options.keep / str(shift))
 
 
-def error_after(recipe: Recipe, file: Path, pairs: Pairs) -> float:
-    """Train a copy of the teacher on most of the pairs, and measure it on the rest."""
+def train_student(recipe: Recipe, file: Path, pairs: Pairs) -> StableDiffusionXLPipeline:
+    """Train a copy of the teacher on most of the pairs."""
     pipe = load_pipeline("mini-teacher")
     student = deepcopy(pipe.unet).requires_grad_()
     learned: Pairs = tuple(part[KEPT_BACK:] for part in pairs)  # type: ignore[assignment]
@@ -53,6 +60,11 @@ def error_after(recipe: Recipe, file: Path, pairs: Pairs) -> float:
     pipe.scheduler = TimestepShiftLCMScheduler.from_config(
         pipe.scheduler.config, shifted_timestep=recipe.regressed_shift
     )
+    return pipe
+
+
+def error_of(pipe: StableDiffusionXLPipeline, pairs: Pairs) -> float:
+    """Mean squared error of x0 in one step, on the rest of the pairs."""
     scenes, noise, x0 = (part[:KEPT_BACK] for part in pairs)
     return F.mse_loss(generate(pipe, [caption(scene) for scene in scenes], noise, steps=1), x0).item()
 

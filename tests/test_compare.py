@@ -181,7 +181,7 @@ def load_ablation():
 def test_no_two_variants_of_the_ablation_are_the_same(tmp_path):
     ablation = load_ablation()
     runs = plan(ablation.VARIANTS, folder=tmp_path, **SHORT | {"config": ablation.CONFIG})
-    assert len({run.key for run in runs}) == len(ablation.VARIANTS) == 31
+    assert len({run.key for run in runs}) == len(ablation.VARIANTS)
 
 
 def test_means_of_the_ablation_are_those_of_its_rows(compared, tmp_path, monkeypatch):
