@@ -1,9 +1,13 @@
 """The exam that every model of the world sits: the same held-out captions, the same noise, the same judge."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import StableDiffusionXLPipeline
+from platformdirs import user_cache_path
+from safetensors.torch import load_file, save_file
 
 from nitro_lab.evaluate import (
     caption_accuracy,
@@ -17,6 +21,8 @@ from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.render import render
 from nitro_lab.mini.world import FACTORS, all_scenes, caption, split_scenes
 from nitro_lab.sampling import decode, encode, generate, latent_shape
+from nitro_lab.snapshots import replace_file
+from nitro_lab.teacher_samples import describe, key_of
 
 CAPTION_SETS = ("held-out", "training", "all")
 
@@ -90,6 +96,28 @@ def sit(
 ) -> torch.Tensor:
     """Let a model make its images for all captions. (N, 3, 64, 64) in [-1, 1]."""
     return decode(pipe, generate(pipe, exam.prompts, exam.noise, steps, guidance, seed=seed, title=title))
+
+
+def sit_once(
+    exam: Exam,
+    pipe: StableDiffusionXLPipeline,
+    steps: int,
+    guidance: float = 0.0,
+    seed: int = 0,
+    title: str | None = None,
+) -> torch.Tensor:
+    """As `sit`, and kept in the user's cache folder: a slow teacher sits the same exam once on a machine.
+
+    The file's name is a hash of all that decides the latents, the model's weights among it.
+    """
+    noise = hashlib.blake2b(exam.noise.cpu().numpy().tobytes(), digest_size=8).hexdigest()
+    settings = {"model": describe(pipe), "noise": noise, "steps": steps, "guidance": guidance, "seed": seed}
+    path = user_cache_path("nitro-lab") / f"exam-{key_of(settings, exam.prompts)}.safetensors"
+    if not path.exists():
+        drawn = generate(pipe, exam.prompts, exam.noise, steps, guidance, seed=seed, title=title)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, partial(save_file, {"x0": drawn.contiguous()}))
+    return decode(pipe, load_file(path, device=str(pipe.device))["x0"])
 
 
 def mark(exam: Exam, images: torch.Tensor) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.evaluate import interval
-from nitro_lab.exam import fresh_renders, mark, set_exam, sit
+from nitro_lab.exam import fresh_renders, mark, set_exam, sit, sit_once
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.mini.world import FACTORS
 from nitro_lab.stages import steps_in_words
@@ -47,7 +47,7 @@ def compare_models(
     exam = set_exam(teacher, load_judge(teacher.device), captions, images, seed)
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
     title = f"teacher, {TEACHER_STEPS} steps"
-    columns[title] = mark(exam, sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, seed, title))
+    columns[title] = mark(exam, sit_once(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, seed, title))
     for name, pipe in students.items():
         for count in steps:
             title = f"{name}, {steps_in_words(count)}"

@@ -2,12 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
+import nitro_lab.exam as exams
 from nitro_lab.__main__ import main
-from nitro_lab.exam import choose_scenes, fresh_renders, mark, set_exam
+from nitro_lab.exam import choose_scenes, fresh_renders, mark, set_exam, sit, sit_once
 from nitro_lab.marks import Columns, print_table, words, write_table
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.world import split_scenes
@@ -82,7 +84,19 @@ def test_words():
     assert words("KID", 0.01234, 100) == "0.0123"
 
 
-def test_command_line_evaluates_the_miniature(capsys, tmp_path):
+def test_what_sat_an_exam_once_is_read_from_disk(untrained_pipeline, exam, monkeypatch, tmp_path):
+    monkeypatch.setattr(exams, "user_cache_path", lambda name: tmp_path)
+    drawn = sit(exam, untrained_pipeline, 1, guidance=3)
+    assert torch.equal(sit_once(exam, untrained_pipeline, 1, guidance=3), drawn)
+    sit_once(exam, untrained_pipeline, 1, guidance=2)
+    sit_once(replace(exam, noise=-exam.noise), untrained_pipeline, 1, guidance=3)
+    assert len(list(tmp_path.glob("exam-*.safetensors"))) == 3
+    monkeypatch.setattr(exams, "generate", None)  # whoever sits again would fail
+    assert torch.equal(sit_once(exam, untrained_pipeline, 1, guidance=3), drawn)
+
+
+def test_command_line_evaluates_the_miniature(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(exams, "user_cache_path", lambda name: tmp_path)
     file = tmp_path / "marks.json"
     assert main(["evaluate", "mini", "--images", "12", "--steps", "1", "2", "--json", str(file)]) == 0
     assert list(json.loads(file.read_text())) == ["renders", "teacher, 25 steps", "mini, 1 step", "mini, 2 steps"]

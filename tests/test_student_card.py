@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tiny_training import TINY
 
 import nitro_lab.cards.student as student_card
+import nitro_lab.exam as exam
 import nitro_lab.teacher_samples as teacher_samples
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.runs.folder import run
@@ -22,7 +23,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(student_card, "MODEL_FOLDER", folder)
     monkeypatch.setattr(student_card, "TEACHER_STEPS", 1)
-    monkeypatch.setattr(teacher_samples, "user_cache_path", lambda name: tmp_path / "cache")
+    for module in (exam, teacher_samples):
+        monkeypatch.setattr(module, "user_cache_path", lambda name: tmp_path / "cache")
     return folder
 
 

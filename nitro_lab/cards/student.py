@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from nitro_lab.cards.miniature import table
 from nitro_lab.checkpoints import load_pipeline
-from nitro_lab.exam import fresh_renders, mark, set_exam, sit
+from nitro_lab.exam import fresh_renders, mark, set_exam, sit, sit_once
 from nitro_lab.loading.run_config import read_config
 from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS, Columns, write_table
 from nitro_lab.mini import MODEL_FOLDER
@@ -64,7 +64,7 @@ def install_student(run: Path, images: int = 1000, seed: int = 0, blend: float =
     made = blend_weights(trained.unet, before.unet, blend)
     students["trained student"] = (trained, counts)
     teacher_name = f"teacher, {TEACHER_STEPS} steps"
-    pictures = {teacher_name: sit(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher")}
+    pictures = {teacher_name: sit_once(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title="the teacher")}
     for name, (pipe, steps) in students.items():
         pictures |= {f"{name}, {steps_in_words(count)}": sit(exam, pipe, count) for count in steps}
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
