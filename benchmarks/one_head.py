@@ -82,10 +82,10 @@ def examine(learned: Training, unseen: Training, panel: Panel, t_star: int) -> d
     for crops in range(ROUNDS):
         batch = draw_batch(unseen)
         fakes = predict_x0(unseen.student, unseen.scheduler, batch.x_T, batch.fake_told)
-        kept.append(ratings(panel, look(unseen, batch.reals, batch.real_told, batch.noise, t_star, crops)))
-        fake.append(ratings(panel, look(unseen, fakes, batch.fake_told, batch.noise, t_star, crops)))
+        kept.append(ratings(panel, look(unseen, batch.reals, batch.real_told, batch.real_noise, t_star, crops)))
+        fake.append(ratings(panel, look(unseen, fakes, batch.fake_told, batch.fake_noise, t_star, crops)))
         batch = draw_batch(learned)
-        seen.append(ratings(panel, look(learned, batch.reals, batch.real_told, batch.noise, t_star, crops)))
+        seen.append(ratings(panel, look(learned, batch.reals, batch.real_told, batch.real_noise, t_star, crops)))
     seen, kept, fake = ([torch.cat(parts) for parts in zip(*side, strict=True)] for side in (seen, kept, fake))
     shape = (len(unseen.config.views), -1)
     return {"told_apart": higher(kept, fake).view(shape), "by_heart": higher(seen, kept).view(shape)}

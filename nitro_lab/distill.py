@@ -92,7 +92,7 @@ def take_turn(training: Training, step: int) -> Report:
     critic_norm = torch.nn.utils.get_total_norm(judgement.gradients).item()
     check_numbers(training, step, judgement, norm, critic_norm)
     if critics_learn:
-        panel.learn(judgement.gradients, config.critic_rate)
+        panel.learn(judgement.gradients, config.critic_rate, config.critic_betas)
         pool.note(panel, judgement.margins)
     if student_learns:
         for group in training.optimizer.param_groups:

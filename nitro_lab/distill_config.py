@@ -58,6 +58,7 @@ class DistillConfig:
     refresh_clears: bool = setting(
         True, "a new head starts with a new optimiser state; without, it keeps its predecessor's", later=True
     )
+    shared_noise: bool = setting(True, "one noise hides a real and a fake at t*; without, each has its own", later=True)
     separate_chance: bool = setting(
         False, "the pool has a generator of its own: runs with other pools then see the same data in order", later=True
     )
@@ -76,6 +77,10 @@ class DistillConfig:
 
     student_rate: float = setting(3e-5, "AdamW's learning rate of the student")
     critic_rate: float = setting(5e-3, "AdamW's learning rate of the heads")
+    student_betas: tuple[float, float] = setting(
+        (0.5, 0.99), "how long AdamW remembers the student's gradients, and their squares", later=True
+    )
+    critic_betas: tuple[float, float] = setting((0.5, 0.99), "the same for the heads", later=True)
     warm_up: int = setting(80, "first steps, for the critics alone; the student's rate then rises over as many")
     student_every: int = setting(2, "the student learns in every so many-th step")
     critic_every: int = setting(1, "the critics learn in every so many-th step, and in each of the warm-up")
@@ -99,6 +104,12 @@ class DistillConfig:
         self.check_range("one_step_share", 0, 1)
         for name in ("warm_up", "student_rate", "critic_rate"):
             self.check_range(name, 0)
+        for name in ("student_betas", "critic_betas"):
+            betas = getattr(self, name)
+            if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+                raise ValueError(
+                    f"{name} is {betas}; give two numbers, each at least 0 and below 1 (0 forgets at once)."
+                )
         if not self.clip > 0:
             raise ValueError(f"clip is {self.clip}; it must be above 0 (inf: no clipping).")
         if not self.views or len(set(self.views)) < len(self.views) or not set(self.views) <= set(CHOICES):

@@ -37,10 +37,10 @@ def judge(training: Training, panel: Panel, student_learns: bool, turn: Turn = O
     crops = int(torch.randint(2**62, (), generator=training.generator, device=training.generator.device))
     with training.accelerator.autocast():
         with torch.no_grad():
-            real_maps = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops)
+            real_maps = look(training, batch.reals, batch.real_told, batch.real_noise, t_star, crops)
         with torch.set_grad_enabled(student_learns):
             fakes = make_fakes(training, batch, turn)
-            fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
+            fake_maps = look(training, fakes, batch.fake_told, batch.fake_noise, t_star, crops)
     real, fake = panel.score(real_maps), panel.score(fake_maps)  # in float32: a margin is less than bf16's grain
     critic_loss = critics_loss(objective, real, fake)
     gradients = list(torch.autograd.grad(critic_loss, panel.leaves(), retain_graph=student_learns))
@@ -68,7 +68,7 @@ def margins_of(real: Logits, fake: Logits) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Reals and the start of fakes, with what the UNet is told of each, and the noise that hides both at t*.
+    """Reals and the start of fakes, with what the UNet is told of each, and the noise that hides each at t*.
 
     seeds: (B,), of the noise between the steps of each fake; none where one step is all.
     """
@@ -77,7 +77,8 @@ class Batch:
     real_told: Conditioning
     x_T: torch.Tensor  # noqa: N815 (the paper's symbol)
     fake_told: Conditioning
-    noise: torch.Tensor
+    real_noise: torch.Tensor
+    fake_noise: torch.Tensor
     seeds: torch.Tensor | None = None
 
     def generators(self) -> list[torch.Generator] | None:
@@ -96,12 +97,14 @@ def draw_batch(training: Training, several_steps: bool = False) -> Batch:
         torch.randint(count, (size,), generator=generator, device=generator.device)
         for count in (len(samples.x0), len(samples.prompts))
     )
-    x_T, noise = torch.randn((2, size, *samples.x0.shape[1:]), generator=generator, device=generator.device)
+    kinds = 2 if config.shared_noise else 3
+    x_T, *noise = torch.randn((kinds, size, *samples.x0.shape[1:]), generator=generator, device=generator.device)
     share = size // accelerator.num_processes
     mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
     real, fake, told = real[mine], fake[mine], samples.conditioning
     seeds = torch.randint(2**62, (size,), generator=generator, device=generator.device)[mine] if several_steps else None
-    return Batch(samples.x0[real], told[real], x_T[mine], told[fake], noise[mine], seeds)
+    hides_real, hides_fake = noise[0][mine], noise[-1][mine]
+    return Batch(samples.x0[real], told[real], x_T[mine], told[fake], hides_real, hides_fake, seeds)
 
 
 def make_fakes(training: Training, batch: Batch, turn: Turn) -> torch.Tensor:

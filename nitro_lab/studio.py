@@ -73,7 +73,7 @@ def prepare(config: DistillConfig, folder: Path | None = None, ideas: Ideas = AS
         "student": student,
         "average": AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema)),
         "optimizer": torch.optim.AdamW(
-            student.parameters(), config.student_rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True
+            student.parameters(), config.student_rate, betas=config.student_betas, weight_decay=0.0, fused=True
         ),
         "pool": fill_pool(config, ideas, samples, backbone, levels, generator),
         "generator": generator,

@@ -14,7 +14,7 @@ import nitro_lab.teacher_samples as teacher_samples
 from nitro_lab.distill import Report, distill, train
 from nitro_lab.distill_config import DistillConfig
 from nitro_lab.ideas import Ideas
-from nitro_lab.judging import judge
+from nitro_lab.judging import draw_batch, judge
 from nitro_lab.objectives import OBJECTIVES, Objective, hinge_critic, raise_logits
 from nitro_lab.policies import draw_least_updated, retire_oldest
 from nitro_lab.studio import Training, prepare
@@ -269,6 +269,8 @@ def test_not_a_number_stops_the_run_and_the_checkpoint_is_from_before(tmp_path, 
         ({"student_rate": -1.0}, "student_rate is -1.0"),
         ({"student_rate": math.nan}, "student_rate is nan; it must be at least 0"),
         ({"clip": 0.0}, "clip is 0.0; it must be above 0"),
+        ({"critic_betas": (0.5,)}, r"critic_betas is \(0.5,\); give two numbers, each at least 0 and below 1"),
+        ({"student_betas": (0.5, 1.0)}, r"student_betas is \(0.5, 1.0\); give two numbers"),
         ({"views": ()}, "views is .*; give one or more of global conditional, .*global unconditional, each once"),
         ({"views": ("local",)}, "views is .*; give one or more of global conditional"),
         ({"t_star": ()}, "t_star is .*; give one or more timesteps from 0 to 999"),
@@ -323,6 +325,30 @@ def test_ideas_take_the_place_of_what_the_config_says(tmp_path):
     assert born.min() >= 2  # 3 halves: none of the first survives
 
 
+def test_each_side_has_betas_of_its_own(tmp_path):
+    training = prepare(replace(TINY, student_betas=(0.0, 0.9), critic_betas=(0.2, 0.8)), tmp_path)
+    assert training.optimizer.param_groups[0]["betas"] == (0.0, 0.9)
+    panel = training.pool.draw(0)
+    panel.learn([torch.ones_like(leaf) for leaf in panel.leaves()], 1e-3, training.config.critic_betas)
+    _, first, second = (state[panel.rows[0][0]] for state in training.pool.state(0))
+    torch.testing.assert_close(first, torch.full_like(first, 0.8))
+    torch.testing.assert_close(second, torch.full_like(second, 0.2))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_real_and_a_fake_are_hidden_by_one_noise_or_each_by_its_own(tmp_path, shared):
+    batch = draw_batch(prepare(replace(TINY, shared_noise=shared), tmp_path))
+    assert torch.equal(batch.real_noise, batch.fake_noise) == shared
+    assert not any(torch.equal(batch.x_T, noise) for noise in (batch.real_noise, batch.fake_noise))
+
+
+def test_the_loop_gives_the_critics_their_betas(uncut, tmp_path):
+    list(distill(replace(TINY, critic_betas=(0.0, 0.9)), tmp_path))
+    pools = (saved_state(tmp_path), saved_state(uncut[1]))
+    assert any(name.startswith("pool/first") for name in differing(*pools))
+
+
 def test_settings_that_came_later_leave_older_runs_as_they_were():
-    assert not {"levels", "refresh_clears", "separate_chance"} & TINY.outcome().keys()
+    later = {"levels", "refresh_clears", "separate_chance", "shared_noise", "student_betas", "critic_betas"}
+    assert not later & TINY.outcome().keys()
     assert replace(TINY, levels=(1,), refresh_clears=False).outcome().items() >= {"levels": (1,)}.items()

@@ -105,8 +105,8 @@ def textbook_step(critics: ListedCritics, training: Training) -> None:
     batch = draw_batch(training)
     with torch.no_grad():
         fakes = predict_x0(training.student, training.scheduler, batch.x_T, batch.fake_told)
-        real_maps = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops=0)
-        fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops=0)
+        real_maps = look(training, batch.reals, batch.real_told, batch.real_noise, t_star, crops=0)
+        fake_maps = look(training, fakes, batch.fake_told, batch.fake_noise, t_star, crops=0)
     pairs = zip(critics.score(panel, real_maps), critics.score(panel, fake_maps), strict=True)
     critics.optimizer.zero_grad()
     torch.stack([objective.critic(r, f) for r, f in pairs]).sum().backward()
@@ -114,7 +114,7 @@ def textbook_step(critics: ListedCritics, training: Training) -> None:
 
     batch = draw_batch(training)
     fakes = predict_x0(training.student, training.scheduler, batch.x_T, batch.fake_told)
-    fake_maps = look(training, fakes, batch.fake_told, batch.noise, t_star, crops=0)
+    fake_maps = look(training, fakes, batch.fake_told, batch.fake_noise, t_star, crops=0)
     training.optimizer.zero_grad()
     torch.stack([objective.student(f) for f in critics.score(panel, fake_maps)]).mean().backward()
     torch.nn.utils.clip_grad_norm_(training.student.parameters(), config.clip)

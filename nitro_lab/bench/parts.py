@@ -110,8 +110,8 @@ def look_at_both(
 ) -> tuple[list[Sight], list[Sight]]:
     """Feature maps of reals, and of fakes, through which gradients flow."""
     with torch.no_grad():
-        reals = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops)
-    return reals, look(training, fakes, batch.fake_told, batch.noise, t_star, crops)
+        reals = look(training, batch.reals, batch.real_told, batch.real_noise, t_star, crops)
+    return reals, look(training, fakes, batch.fake_told, batch.fake_noise, t_star, crops)
 
 
 def judge_sights(

@@ -52,8 +52,8 @@ def see(training: Training, noise_level: int, seed: int = 0) -> Sights:
     batch = draw_batch(training)
     training.generator.set_state(before)
     t_star = training.config.t_star[noise_level]
-    real = look(training, batch.reals, batch.real_told, batch.noise, t_star, crops=seed)
-    fake = look(training, make_fakes(training, batch, ONE_STEP), batch.fake_told, batch.noise, t_star, crops=seed)
+    real = look(training, batch.reals, batch.real_told, batch.real_noise, t_star, crops=seed)
+    fake = look(training, make_fakes(training, batch, ONE_STEP), batch.fake_told, batch.fake_noise, t_star, crops=seed)
     return Sights(real, fake, len(batch.reals))
 
 

@@ -1,12 +1,10 @@
 """A dashboard for a run: start it, watch it, pause it, stop it.
 
-The training is an asyncio task that hands control back to the kernel after each step, so buttons and other cells get
-their turn. Drawing is on a budget: each picture is drawn anew only when its share of the time has been saved up.
+Buttons and other cells get their turn after each step. Drawing is on a budget: each picture is drawn anew only when its
+share of the time has been saved up.
 """
 
 import asyncio
-import html
-from time import perf_counter
 
 import ipywidgets as widgets
 import torch
@@ -16,14 +14,14 @@ from nitro_lab.plots.pool import QUANTITIES, PoolMap, drawn_heads
 from nitro_lab.plots.training import training_curves
 from nitro_lab.runs.recording import Recording
 from nitro_lab.widgets.parts import figure_box
-from nitro_lab.widgets.running import BREATH, Budget, see_through
+from nitro_lab.widgets.running import BREATH, Budget, Running
 
 SHARE = 0.03  # of the time, for each of the three pictures
 LARGE_MARGIN = 0.3  # end of the map's colours; a head's margin is seldom larger on the miniature
 RECENT = 20  # steps that the time to go is reckoned from
 
 
-class Dashboard(widgets.VBox):
+class Dashboard(Running):
     """Buttons, progress, the pool's map, curves and samples of a recording.
 
     Args:
@@ -32,9 +30,7 @@ class Dashboard(widgets.VBox):
 
     def __init__(self, recording: Recording, quantity: str = "age"):
         self.recording = recording
-        self.task: asyncio.Task | None = None
         self.paused = False
-        self.trained = 0.0  # seconds in training steps
         self.mapped = 0  # the step of the last map
         self.start_button, self.pause_button, self.stop_button = (
             widgets.Button(description=name) for name in ("Start", "Pause", "Stop")
@@ -64,14 +60,8 @@ class Dashboard(widgets.VBox):
     def start(self) -> None:
         """Train from here on, in the background."""
         self.paused = False
-        if self.task is None:  # a second click may come before the button is grey
-            self.task = asyncio.get_running_loop().create_task(self.run())
+        super().start()
         self.say()
-
-    async def finish(self) -> None:
-        """Take all steps that are left; the pictures follow. An error of the training is raised here too."""
-        self.start()
-        await see_through(self.task)
 
     def pause(self) -> None:
         """Hold after the step that is under way, or go on."""
@@ -80,45 +70,24 @@ class Dashboard(widgets.VBox):
         if self.paused:
             self.show_all()
 
-    def stop(self) -> None:
-        """End after the step that is under way; the state is saved, and Start goes on from it."""
-        if self.task:
-            self.task.cancel()
+    def advance(self) -> bool:
+        """One step of the recording."""
+        return self.recording.advance() is not None
 
-    async def run(self) -> None:
-        """Step after step until the end, a stop, or an error, which is shown."""
-        note = ""
-        try:
-            while await self.breathe() and self.step():
-                pass
-        except asyncio.CancelledError:
-            note = "Stopped and saved."
-        except Exception as error:
-            note = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
-            raise
-        finally:
-            self.recording.stop()
-            self.task = None
-            self.show_all()
-            self.say(note)
+    def interrupted(self) -> str:
+        """`hold` saves."""
+        return "Stopped and saved."
+
+    def hold(self, note: str) -> None:
+        """Save, draw all, and say why it holds."""
+        self.recording.stop()
+        self.show_all()
+        self.say(note)
 
     async def breathe(self) -> bool:
         """Let the kernel do what else it has to do; longer while paused."""
-        await asyncio.sleep(BREATH)
-        while self.paused:
-            await asyncio.sleep(5 * BREATH)
-        return True
-
-    def step(self) -> bool:
-        """Train one step and draw what the budget allows. False if there was none left."""
-        start = perf_counter()
-        report = self.recording.advance()
-        if report is None:
-            return False
-        self.trained += perf_counter() - start
-        for budget in self.budgets:
-            budget.maybe(self.trained)
-        self.say()
+        while await super().breathe() and self.paused:
+            await asyncio.sleep(4 * BREATH)
         return True
 
     @property

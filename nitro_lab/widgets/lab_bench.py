@@ -3,13 +3,12 @@
 It also says the call of `compare` that does the same, over as many seeds as one likes, and examines the students.
 """
 
-import asyncio
 import html
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, strftime
+from time import strftime
 from typing import Any
 
 import ipywidgets as widgets
@@ -22,7 +21,7 @@ from nitro_lab.example_heads import EXAMPLES
 from nitro_lab.plots.canvas import png
 from nitro_lab.widgets.lab_bench_choice import PARTS, Call, Choice
 from nitro_lab.widgets.parts import figure_box
-from nitro_lab.widgets.running import BREATH, Budget, see_through
+from nitro_lab.widgets.running import Budget, Running
 
 NAMES = ("A", "B")
 KEPT = Path("build/lab_bench")
@@ -48,7 +47,7 @@ class Controls(widgets.VBox):
         return Choice(**{part: control.value for part, control in self.parts.items()})
 
 
-class LabBench(widgets.VBox):
+class LabBench(Running):
     """Controls of two variants, buttons, their pictures and curves, and the call that does the same.
 
     Args:
@@ -62,8 +61,6 @@ class LabBench(widgets.VBox):
         own: dict[str, Any] = dict(heads or {})
         self.heads: dict[str, Any] = EXAMPLES | own
         self.pair: Pair | None = None
-        self.task: asyncio.Task | None = None
-        self.trained = 0.0  # seconds in training steps
         self.make_controls(next(iter(own), "spectral"))
         self.pictures, self.curves = (figure_box(shown=False) for _ in range(2))
         self.budgets = [Budget(draw, SHARE) for draw in (self.draw_pictures, self.draw_curves)]
@@ -103,43 +100,19 @@ class LabBench(widgets.VBox):
         self.say("Ready.")
 
     def start(self) -> None:
-        """Train in the background, from the beginning or where it was stopped."""
-        if self.task is None:  # a second click may come before the button is grey
-            self.task = asyncio.get_running_loop().create_task(self.run())
+        """Train in the background, from the beginning or where it was stopped, unless a control was moved since."""
+        super().start()
         self.say("Loading.")
 
-    def stop(self) -> None:
-        """End once both have taken the step under way; Start goes on from there, unless a control is moved."""
-        if self.task:
-            self.task.cancel()
+    def advance(self) -> bool:
+        """One step of one variant."""
+        return self.pair is not None and self.pair.advance() is not None
 
-    async def finish(self) -> None:
-        """Take all steps that are left; the pictures follow. An error of the training is raised here too."""
-        self.start()
-        await see_through(self.task)
-
-    async def run(self) -> None:
-        """Prepare both, then take steps in turn until the end, a stop, or an error, which is shown."""
-        note = "Done."
-        try:
-            await self.prepare()
-            while await self.breathe() and self.step():
-                pass
-        except asyncio.CancelledError:
-            note = "Stopped."
-            if self.pair and len(self.pair.recordings) == len(NAMES):
-                self.pair.even_out()
-        except Exception as error:
-            note = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
-            raise
-        finally:
-            self.task = None
-            self.hold(note)
-
-    async def breathe(self) -> bool:
-        """Let the kernel do what else it has to do."""
-        await asyncio.sleep(BREATH)
-        return True
+    def interrupted(self) -> str:
+        """Both have taken as many steps."""
+        if self.pair and len(self.pair.recordings) == len(NAMES):
+            self.pair.even_out()
+        return "Stopped."
 
     async def prepare(self) -> None:
         """A pair for what the controls say, if there is none."""
@@ -152,18 +125,6 @@ class LabBench(widgets.VBox):
         for name in self.pair.prepare_all():
             self.say(f"Loading {name}.")
             await self.breathe()
-
-    def step(self) -> bool:
-        """Train one step of one variant and draw what the budget allows. False if there was none left."""
-        assert self.pair
-        start = perf_counter()
-        if self.pair.advance() is None:
-            return False
-        self.trained += perf_counter() - start
-        for budget in self.budgets:
-            budget.maybe(self.trained)
-        self.say()
-        return True
 
     def hold(self, note: str) -> None:
         """Save, draw all, and say why it holds."""
