@@ -83,12 +83,12 @@ def test_finished_runs_are_found_and_nothing_is_trained(compared, monkeypatch, c
 
 def test_variants_with_other_pools_see_the_same_data(tmp_path):
     changes = {"a": {}, "b": {"slots": 1, "head": MeanHead, "refresh": 0.5}}
-    batches = []
+    batches, parts = [], ("reals", "x_T", "real_noise", "fake_noise")
     for asked in plan(changes, folder=tmp_path, **SHORT):
         training = prepare(asked.config, asked.folder, asked.ideas)
         next(train(training))
         batches.append(draw_batch(training))
-    assert all(torch.equal(getattr(batches[0], part), getattr(batches[1], part)) for part in ("reals", "x_T", "noise"))
+    assert all(torch.equal(getattr(batches[0], part), getattr(batches[1], part)) for part in parts)
 
 
 def test_a_cut_run_goes_on_and_ends_as_the_uncut_one(compared, tmp_path):
