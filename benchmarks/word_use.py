@@ -51,14 +51,11 @@ def study(pipe: StableDiffusionXLPipeline, timesteps: list[int], images: int, se
         scenes = [scene for scene in split_scenes()[1] if scene[FACTOR] == there][:images]
         latents = encode(pipe, render(torch.stack(scenes), generator).to(pipe.device))
         noise = torch.randn(latents.shape, generator=generator).to(latents)
+        words = range(len(TEXTURES))
+        told = [encode_prompts(pipe, [caption(lie(scene, word)) for scene in scenes]) for word in words]
         for t in timesteps:
             noisy = process.add_noise(latents, noise, torch.full((len(latents),), t))
-            told = [
-                encode_prompts(pipe, [caption(lie(scene, word)) for scene in scenes]) for word in range(len(TEXTURES))
-            ]
-            errors = [
-                (predict_noise(pipe.unet, noisy, torch.tensor(t), words) - noise).square().mean() for words in told
-            ]
+            errors = [(predict_noise(pipe.unet, noisy, torch.tensor(t), said) - noise).square().mean() for said in told]
             costs = [f"{100 * (error / errors[there] - 1).item():+.2f} %" for error in errors]
             yield {"there": name, "t": str(t)} | dict(zip(TEXTURES, costs, strict=True))
 

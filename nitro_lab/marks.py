@@ -47,7 +47,7 @@ def compare_models(
     exam = set_exam(teacher, load_judge(teacher.device), captions, images, seed)
     columns = {"renders": mark(exam, fresh_renders(exam, teacher, seed))}
     title = f"teacher, {TEACHER_STEPS} steps"
-    columns[title] = mark(exam, sit_once(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, seed, title))
+    columns[title] = mark(exam, sit_once(exam, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title))
     for name, pipe in students.items():
         for count in steps:
             title = f"{name}, {steps_in_words(count)}"

@@ -87,12 +87,12 @@ def test_words():
 def test_what_sat_an_exam_once_is_read_from_disk(untrained_pipeline, exam, monkeypatch, tmp_path):
     monkeypatch.setattr(exams, "user_cache_path", lambda name: tmp_path)
     drawn = sit(exam, untrained_pipeline, 1, guidance=3)
-    assert torch.equal(sit_once(exam, untrained_pipeline, 1, guidance=3), drawn)
-    sit_once(exam, untrained_pipeline, 1, guidance=2)
-    sit_once(replace(exam, noise=-exam.noise), untrained_pipeline, 1, guidance=3)
+    assert torch.equal(sit_once(exam, untrained_pipeline, 1, 3, "once"), drawn)
+    sit_once(exam, untrained_pipeline, 1, 2, "once")
+    sit_once(replace(exam, noise=-exam.noise), untrained_pipeline, 1, 3, "once")
     assert len(list(tmp_path.glob("exam-*.safetensors"))) == 3
     monkeypatch.setattr(exams, "generate", None)  # whoever sits again would fail
-    assert torch.equal(sit_once(exam, untrained_pipeline, 1, guidance=3), drawn)
+    assert torch.equal(sit_once(exam, untrained_pipeline, 1, 3, "once"), drawn)
 
 
 def test_command_line_evaluates_the_miniature(capsys, tmp_path, monkeypatch):
