@@ -12,16 +12,16 @@ class Recipe:
     seed: int = 2412
     save_every: int = 250  # steps between snapshots
 
-    vae_steps: int = 8_000
+    vae_steps: int = 10_000
     vae_batch: int = 16
     vae_rate: float = 2e-3
     vae_kl_weight: float = 2e-4  # a latent's divergence, against the mean squared error of a pixel
 
-    judge_steps: int = 4_500
+    judge_steps: int = 5_800
     judge_batch: int = 48
     judge_rate: float = 2e-3
 
-    teacher_steps: int = 10_000
+    teacher_steps: int = 12_800
     teacher_batch: int = 32
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.998
@@ -48,14 +48,14 @@ class Recipe:
 
 
 RECIPES = {
-    "cpu": Recipe("cpu"),  # in one go, as many steps as the shipped weights took in three legs, the last by cpu-more
+    "cpu": Recipe("cpu"),  # in one go, as many steps as the shipped weights took in five legs, the last by cpu-more
     "cpu-more": Recipe(
         "cpu-more",
         goes_on=True,
-        seed=2414,
-        vae_steps=3_600,
-        judge_steps=1_500,
-        teacher_steps=1_800,
+        seed=2416,
+        vae_steps=800,
+        judge_steps=400,
+        teacher_steps=1_300,
     ),
     "cuda": Recipe(
         "cuda",

@@ -1,9 +1,11 @@
-"""The five textures as a tone in [0, 1]: 1 is the object's colour, 0 its shade. Phase, angle and pitch are random.
+"""The five textures as a tone in [0, 1]: 1 is the object's colour, 0 its shade. Phase and pitch are random.
+
+Patterns do not turn with their objects, and each is differently bright on average. A teacher of a few thousand steps
+learns first what a word means on average, and a word whose patterns point everywhere means a blur: when stripes and
+checkers turned at random and were equally bright, it drew both alike (`docs/tries.md`).
 
 Each function: generator, x and y (N, 64, 64) in pixels -> (N, 64, 64).
 """
-
-import math
 
 import torch
 
@@ -15,23 +17,21 @@ def solid(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch
 
 
 def striped(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    pitch = one_each(generator, x, 5.6, 7.0)
-    u, _ = turned(generator, x, y, math.pi)
-    return soft(wave(u / pitch + one_each(generator, x)) * pitch)
+    """Slanting stripes, half as wide as the shade between them."""
+    pitch = one_each(generator, x, 7.6, 9.0)
+    return soft((wave(0.5**0.5 * (x + y) / pitch + one_each(generator, x)) - 1 / 12) * pitch)
 
 
 def dotted(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Shaded round dots on a square lattice."""
     pitch = one_each(generator, x, 6.0, 7.2)
-    u, v = turned(generator, x, y, math.pi / 2)
-    u, v = (torch.remainder(w / pitch + one_each(generator, x), 1) - 0.5 for w in (u, v))
+    u, v = (torch.remainder(w / pitch + one_each(generator, x), 1) - 0.5 for w in (x, y))
     return soft((torch.hypot(u, v) - 0.33) * pitch)
 
 
 def checkered(generator: torch.Generator, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     pitch = one_each(generator, x, 8.6, 10.2)
-    u, v = turned(generator, x, y, math.pi / 2)
-    u, v = (wave(w / pitch + one_each(generator, x)) * pitch for w in (u, v))
+    u, v = (wave(w / pitch + one_each(generator, x)) * pitch for w in (x, y))
     return soft(torch.minimum(u.abs(), v.abs()) * torch.sign(u * v))
 
 
@@ -52,15 +52,6 @@ TEXTURES = {
 def one_each(generator: torch.Generator, like: torch.Tensor, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
     """One random number for each picture, (N, 1, 1)."""
     return uniform(generator, (len(like), 1, 1), low, high)
-
-
-def turned(
-    generator: torch.Generator, x: torch.Tensor, y: torch.Tensor, full_turn: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The coordinates, turned by a random angle below `full_turn` (radians)."""
-    angle = one_each(generator, x, 0, full_turn)
-    cos, sin = angle.cos(), angle.sin()
-    return x * cos + y * sin, y * cos - x * sin
 
 
 def wave(phase: torch.Tensor) -> torch.Tensor:
