@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file, save_model
 
 from nitro_lab.mini import MODEL_FOLDER
@@ -47,13 +47,20 @@ class Miniature:
         return self.folder / f"{stage}.safetensors"
 
     def train(self) -> Iterator[tuple[str, Progress]]:
-        """Run all stages; those that snapshots show to be done are only loaded. Yields (stage, where it stands)."""
+        """Run the stages that the recipe gives steps; those that snapshots show to be done are only loaded.
+
+        The student begins as the teacher. If the teacher stays as it was, the student goes on from where it was.
+        Yields (stage, where it stands).
+        """
         recipe, pipe = self.recipe, self.pipe
-        yield from self.timed("vae", train_vae(recipe, self.file("vae"), pipe.vae))
-        yield from self.timed("judge", train_judge(recipe, self.file("judge"), self.judge, pipe.vae))
-        yield from self.timed("teacher", train_teacher(recipe, self.file("teacher"), pipe))
+        if recipe.vae_steps:
+            yield from self.timed("vae", train_vae(recipe, self.file("vae"), pipe.vae))
+        if recipe.judge_steps:
+            yield from self.timed("judge", train_judge(recipe, self.file("judge"), self.judge, pipe.vae))
+        if recipe.teacher_steps:
+            yield from self.timed("teacher", train_teacher(recipe, self.file("teacher"), pipe))
+            self.student.load_state_dict(pipe.unet.state_dict())
         yield from self.timed("cache", cache_teacher(recipe, self.file("cache"), pipe))
-        self.student.load_state_dict(pipe.unet.state_dict())
         pairs = load_pairs(self.file("cache"), pipe.device)
         yield from self.timed("regressed", train_regressed(recipe, self.file("regressed"), pipe, self.student, pairs))
 
@@ -96,7 +103,9 @@ class Miniature:
         for name, module in modules.items():
             (file,) = (folder / name).glob("*.safetensors")
             module.load_state_dict(load_file(file))
-        self.judge.load_state_dict(load_file(folder / JUDGE_FILE.name))
+            module.eval()
+        self.pipe.vae.register_to_config(scaling_factor=AutoencoderKL.load_config(folder / "vae")["scaling_factor"])
+        self.judge.eval().load_state_dict(load_file(folder / JUDGE_FILE.name))
         self.student.load_state_dict(load_file(folder / STUDENT_FILE))
 
 

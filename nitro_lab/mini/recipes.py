@@ -1,4 +1,4 @@
-"""How the miniature is trained: one dataclass, four recipes."""
+"""How the miniature is trained: one dataclass, five recipes."""
 
 from dataclasses import asdict, dataclass
 
@@ -26,13 +26,13 @@ class Recipe:
     teacher_rate: float = 1e-3
     teacher_ema: float = 0.998
 
-    cache_pairs: int = 2_048  # the teacher's samples, with their noise, that the soft student is regressed on
+    cache_pairs: int = 3_072  # the teacher's samples, with their noise, that the soft student is regressed on
     cache_batch: int = 64
     cache_steps: int = 12
     cache_guidance: float = 3.0
     cache_redrawn: float = 0.55  # image-to-image strength; see `nitro_lab.mini.teacher_cache`
 
-    regressed_steps: int = 500
+    regressed_steps: int = 1_500
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
     regressed_shift: int = 250
@@ -48,7 +48,7 @@ class Recipe:
 
 
 RECIPES = {
-    "cpu": Recipe("cpu"),  # in one go, as many steps as the shipped weights took in five legs, the last by cpu-more
+    "cpu": Recipe("cpu"),  # in one go, as many steps as the shipped weights took in six legs, the last by cpu-student
     "cpu-more": Recipe(
         "cpu-more",
         goes_on=True,
@@ -56,6 +56,15 @@ RECIPES = {
         vae_steps=800,
         judge_steps=400,
         teacher_steps=1_300,
+    ),
+    "cpu-student": Recipe(
+        "cpu-student",  # the soft student alone
+        goes_on=True,
+        seed=2417,
+        vae_steps=0,
+        judge_steps=0,
+        teacher_steps=0,
+        regressed_steps=1_000,
     ),
     "cuda": Recipe(
         "cuda",
