@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from nitro_lab.evaluate import caption_accuracy
-from nitro_lab.exam import Exam, fresh_renders, mark, set_exam, sit, through_vae
+from nitro_lab.exam import Exam, fresh_renders, mark, set_exam, sit, sit_once, through_vae
 from nitro_lab.mini.build import Miniature
 from nitro_lab.mini.judge import Judge
 from nitro_lab.mini.render import render
@@ -29,7 +29,7 @@ def measure(miniature: Miniature) -> Figures:
     """Figures by heading: the autoencoder, the judge, the exam's columns, and the gap between student and teacher."""
     recipe, pipe = miniature.recipe, miniature.pipe
     exam = set_exam(pipe, miniature.judge, "held-out", recipe.exam_images, EXAM_SEED)
-    teacher = sit(exam, pipe, recipe.exam_steps, recipe.cache_guidance, title="exam of the teacher")
+    teacher = sit_once(exam, pipe, recipe.exam_steps, recipe.cache_guidance, "exam of the teacher")
     student = sit(exam, miniature.student_pipe(), 1, title="exam of the student")
     columns = {
         "renders": mark(exam, fresh_renders(exam, pipe, EXAM_SEED)),

@@ -85,7 +85,7 @@ def table(head: tuple[str, str], rows: dict) -> str:
 def draw_curves(miniature: Miniature) -> Figure:
     """Loss over steps of every stage that this recipe trains, averaged over a hundredth of the training."""
     curves = {stage: title for stage, title in CURVES.items() if miniature.file(stage).exists()}
-    figure, axes = panels(1, len(curves), (5 * len(curves), 3.4))
+    figure, (axes,) = panels(1, len(curves), (5 * len(curves), 3.4), squeeze=False)
     for axis, (stage, title) in zip(axes, curves.items(), strict=True):
         losses = load_file(miniature.file(stage))["losses/value"]
         width = max(1, len(losses) // 100)

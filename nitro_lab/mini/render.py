@@ -1,7 +1,7 @@
 """Pictures of the world, batched and anti-aliased: a background, and an object drawn from its signed distance.
 
 Lengths are in pixels, the origin is the centre of the picture, y points down. What no caption tells (exact place,
-size and tilt; phase, angle and pitch of a texture; every star, cloud, wave and blade of grass) is drawn from the
+size and tilt; phase and pitch of a texture; every star, cloud, wave and blade of grass) is drawn from the
 generator, so one scene has endlessly many pictures.
 """
 
