@@ -13,7 +13,6 @@ Each exam adds a row to docs/refinement.csv, and none is sat twice.
 
 import argparse
 import csv
-import time
 from pathlib import Path
 
 from diffusers import LCMScheduler, StableDiffusionXLPipeline
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 
 from nitro_lab import load_pipeline
 from nitro_lab.distill_config import DistillConfig
-from nitro_lab.exam import Exam, mark, set_exam, sit
+from nitro_lab.exam import Exam, mark, set_exam, sit, sit_once
 from nitro_lab.marks import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS
 from nitro_lab.mini.judge import load_judge
 from nitro_lab.runs.folder import run
@@ -89,11 +88,11 @@ def examine(
     for count in counts:
         if (name, str(seed), str(count), str(images)) in done():
             continue
-        start = time.perf_counter()
-        marks = mark(exam, sit(exam, pipe, count, guidance, title=f"{name}, {steps_in_words(count)}"))
+        title = f"{name}, {steps_in_words(count)}"
+        drawn = sit_once(exam, pipe, count, guidance, title) if guidance else sit(exam, pipe, count, title=title)
         calls = count * (2 if guidance > 1 else 1)
         row = {"model": name, "seed": seed, "steps": count, "calls": calls, "images": images}
-        write(row | {"seconds": time.perf_counter() - start} | marks)
+        write(row | mark(exam, drawn))
 
 
 def done() -> set[tuple[str, str, str, str]]:

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from nitro_lab.cards.miniature import table
+from nitro_lab import exam
+from nitro_lab.cards.miniature import draw_curves, table
 from nitro_lab.cards.report import build_and_report
 from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.mini.build import STAGES, Miniature
@@ -25,7 +28,9 @@ CUTS = (3, 17, 24, 21)  # reports after which a run dies: before the first snaps
 def built(tmp_path_factory) -> Path:
     """A miniature of the smoke recipe, built in one go."""
     out = tmp_path_factory.mktemp("mini")
-    build_and_report("smoke", out, "cpu", install=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exam, "user_cache_path", lambda name: out / "cache")
+        build_and_report("smoke", out, "cpu", install=False)
     return out
 
 
@@ -44,6 +49,24 @@ def test_figures_and_card_are_written(built):
     assert all(f"| {stage} |" in card for stage in STAGES)
     assert f"| seed | {SMOKE.seed} |" in card
     assert all((built / "model" / name).stat().st_size > 10_000 for name in ("curves.png", "samples.png"))
+
+
+def test_a_recipe_may_go_on_with_the_soft_student_alone(tmp_path):
+    recipe = replace(SMOKE, goes_on=True, vae_steps=0, judge_steps=0, teacher_steps=0)
+    miniature = Miniature(recipe, tmp_path, torch.device("cpu"))
+    start = deepcopy(miniature.student)
+    assert {stage for stage, _ in miniature.train()} == {"cache", "regressed"}
+    shipped = load_pipeline("mini-teacher", device="cpu")
+    assert miniature.pipe.vae.config.scaling_factor == shipped.vae.config.scaling_factor
+    assert apart(miniature.pipe.unet, shipped.unet) == 0
+    assert 0 < apart(miniature.student, start) < apart(start, shipped.unet) / 2  # it did not begin anew as the teacher
+    assert len(draw_curves(miniature).axes) == 1
+
+
+def apart(module: torch.nn.Module, other: torch.nn.Module) -> float:
+    """The largest difference of one weight."""
+    pairs = zip(module.parameters(), other.parameters(), strict=True)
+    return max((one.float() - two.float()).abs().max().item() for one, two in pairs)
 
 
 def test_cut_and_resumed_gives_the_same_bits(built, tmp_path):
