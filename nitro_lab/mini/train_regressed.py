@@ -1,4 +1,8 @@
-"""Fifth stage: a one-step student, regressed on the teacher's pairs. Soft, and meant to be: no critic has come yet."""
+"""Fifth stage: a student, regressed on the teacher's pairs. Soft, and meant to be: no critic has come yet.
+
+Half of its batches train one step, from x_T. The others train the later steps of schedules of up to so many, from the
+teacher's x0 with fresh noise, so that the student knows every time that it will be told when critics refine it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +17,7 @@ from nitro_lab.mini.world import caption
 from nitro_lab.sampling import encode_prompts, predict_noise, x0_from_noise
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 from nitro_lab.snapshots import Snapshot
+from nitro_lab.stages import any_schedule
 
 Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -20,7 +25,7 @@ Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def train_regressed(
     recipe: Recipe, path: Path, pipe: StableDiffusionXLPipeline, student: UNet2DConditionModel, pairs: Pairs
 ) -> Iterator[Progress]:
-    """Mean squared error of x0 in one step from x_T, under the shifted timestep.
+    """Mean squared error of x0 in one step, from x_T or from a later noise level, under the shifted timestep.
 
     Args:
         pipe: the teacher; its text encoders are the student's too, and stay as they are.
@@ -29,8 +34,6 @@ def train_regressed(
     """
     scenes, noise, x0 = pairs
     scheduler = TimestepShiftLCMScheduler.from_config(pipe.scheduler.config, shifted_timestep=recipe.regressed_shift)
-    scheduler.set_timesteps(1)
-    told = int(scheduler.timesteps[0])
     with torch.no_grad():
         conditioning = encode_prompts(pipe, [caption(scene) for scene in scenes])
     optimizer = make_optimizer(student.train().parameters())
@@ -41,8 +44,15 @@ def train_regressed(
     )
     for step in snapshot.steps(recipe.regressed_steps, recipe.save_every):
         rows = torch.randint(len(noise), (recipe.regressed_batch,), generator=generator, device=noise.device)
-        eps = predict_noise(student, noise[rows], told, conditioning[rows])
-        loss = F.mse_loss(x0_from_noise(scheduler.alphas_cumprod, noise[rows], eps, told), x0[rows])
+        turn = any_schedule(recipe.regressed_schedule, generator)
+        scheduler.set_timesteps(turn.steps)
+        told = scheduler.timesteps[turn.k - 1]
+        latents = noise[rows]
+        if turn.k > 1:
+            fresh = torch.randn(latents.shape, generator=generator, device=noise.device)
+            latents = scheduler.add_noise(x0[rows], fresh, told)
+        eps = predict_noise(student, latents, told, conditioning[rows])
+        loss = F.mse_loss(x0_from_noise(scheduler.alphas_cumprod, latents, eps, told), x0[rows])
         descend(optimizer, loss, plateau_rate(recipe.regressed_rate, step, recipe.regressed_steps))
         losses[step] = loss.detach()
         yield Progress(step + 1, recipe.regressed_steps, losses[step].item())
