@@ -19,6 +19,8 @@ from nitro_lab.checkpoints import load_pipeline
 from nitro_lab.mini.build import STAGES, Miniature
 from nitro_lab.mini.recipes import RECIPES
 from nitro_lab.mini.teacher_cache import load_pairs
+from nitro_lab.mini.train_regressed import train_regressed
+from nitro_lab.mini.world import all_scenes
 
 SMOKE = RECIPES["smoke"]
 CUTS = (3, 17, 24, 21)  # reports after which a run dies: before the first snapshot, and in the middle of stages
@@ -110,9 +112,22 @@ def test_pairs_are_the_teachers_own(built):
     assert x0.flatten(1).std(1).min() > 0
 
 
-def test_other_settings_are_refused(built):
-    from dataclasses import replace
+@pytest.mark.parametrize(("schedule", "times"), [(1, {249}), (4, {249, 187, 124, 62})])
+def test_the_soft_student_learns_every_time_of_its_schedules(tmp_path, schedule, times):
+    recipe = replace(SMOKE, regressed_schedule=schedule, regressed_steps=60, regressed_batch=2)
+    pipe = load_pipeline("mini-teacher", device="cpu")
+    noise, x0 = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    student, asked = deepcopy(pipe.unet).requires_grad_(), []
+    student.register_forward_pre_hook(lambda _, inputs: asked.append((int(inputs[1]), inputs[0])))
+    for _ in train_regressed(recipe, tmp_path / "student.safetensors", pipe, student, (all_scenes()[:2], noise, x0)):
+        pass
+    assert {told for told, _ in asked} == times
+    for told, latents in asked:
+        is_x_T = bool((latents.unsqueeze(1) == noise).flatten(2).all(2).any(1).all())
+        assert is_x_T == (told == 249)
 
+
+def test_other_settings_are_refused(built):
     other = Miniature(replace(SMOKE, vae_rate=1e-4), built, torch.device("cpu"))
     with pytest.raises(ValueError, match="vae_rate"):
         next(other.train())
