@@ -142,7 +142,7 @@ def not_run(runs: Sequence[Run], steps: int, images: int) -> str:
     head = f"Not yet run at {steps} steps and {images} images:" if lines else "All variants are run."
     if lacking := " ".join(folder.name for name, folder in OTHER_SHIFTS.items() if name not in SHIFTED):
         lines += [
-            "Variants shift N come here once they have a student to start from, trained as long as the shipped one:",
+            "Variants shift N come here once they have a student to start from:",
             f"  python benchmarks/shift_choice.py --shifts {lacking} --steps 500 --pairs 2048 --keep {STUDENTS}",
         ]
     return "\n".join([head, *lines])

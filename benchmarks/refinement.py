@@ -1,6 +1,6 @@
 """What is each further step worth? Exams of all that makes a picture in few steps, and orders of the stages compared.
 
-    python benchmarks/refinement.py orders --steps 480 --seeds 0            # trains in build/refinement/
+    python benchmarks/refinement.py orders --steps 320 --seeds 0            # trains in build/refinement/
     python benchmarks/refinement.py models --one-step student.safetensors   # mini beside teacher and others
     python benchmarks/refinement.py frontier --images 128                   # the teacher at 2 to 50 steps too
 
@@ -13,6 +13,7 @@ Each exam adds a row to docs/refinement.csv, and none is sat twice.
 
 import argparse
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 from diffusers import LCMScheduler, StableDiffusionXLPipeline
@@ -28,6 +29,15 @@ from nitro_lab.stages import steps_in_words
 
 TABLE = Path("docs/refinement.csv")
 ORDERS = {"bottom-up": (1, 2, 3, 4), "top-down": (4, 3, 2, 1), "all at once": (4,)}
+SHIPPED = DistillConfig(  # the settings of the student that the miniature ships, with a shorter warm-up
+    t_star=(10, 250, 500),
+    step_law="any step",
+    student_every=1,
+    student_rate=1e-5,
+    critic_rate=2e-3,
+    ema=0.995,
+    warm_up=40,
+)
 FEW = (1, 2, 3, 4)
 MANY = (2, 4, 8, 12, 25, 50)
 NAMES = {"mini": "mini", "mini-regressed": "soft student"}
@@ -37,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("orders", "models", "frontier"))
     parser.add_argument("--only", nargs="+", default=list(ORDERS), choices=ORDERS, metavar="ORDER")
-    parser.add_argument("--steps", type=int, default=480, help="of training, over all stages")
+    parser.add_argument("--steps", type=int, default=320, help="of training, over all stages")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--one-step", help="a run's student.safetensors before it was refined")
     parser.add_argument("--images", type=int, default=1000)
@@ -58,11 +68,9 @@ def main() -> None:
 
 
 def train_in_order(order: str, steps: int, seed: int) -> StableDiffusionXLPipeline:
-    """Each stage has the same share of the steps; the student is the averaged one."""
+    """Each stage has the same share of the steps; the student is the averaged one, at the shipped student's rates."""
     stages = ORDERS[order]
-    config = DistillConfig(
-        stages=stages, stage_steps=steps // len(stages), steps=steps, seed=seed, t_star=(10, 250, 500)
-    )
+    config = replace(SHIPPED, stages=stages, stage_steps=steps // len(stages), steps=steps, seed=seed)
     folder = Path("build/refinement") / f"{order.replace(' ', '-')}-{steps}-{seed}"
     for _ in tqdm(run(config, folder), total=steps, desc=order):
         pass

@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the students are left (default: nowhere)")
     options = parser.parse_args()
     teacher = load_pipeline("mini-teacher")
-    one_step = replace(RECIPES["cpu"], regressed_schedule=1)
-    recipe = replace(one_step, cache_pairs=options.pairs + KEPT_BACK, regressed_steps=options.steps)
+    sizes = {"cache_pairs": options.pairs + KEPT_BACK, "regressed_steps": options.steps}
+    recipe = replace(RECIPES["cpu"], regressed_schedule=1, **sizes)
     with TemporaryDirectory() as folder:
         cache = Path(folder) / "cache.safetensors"
         for _ in cache_teacher(recipe, cache, teacher):

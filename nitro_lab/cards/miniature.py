@@ -29,7 +29,7 @@ pipeline_tag: text-to-image
 # The miniature: an SDXL of a few million weights
 
 A `StableDiffusionXLPipeline` of small trained parts for the captioned world of the NitroFusion workbook (64×64 pixels,
-9,600 captions), a judge of that world (`judge.safetensors`), and a one-step student that was only regressed on its
+9,600 captions), a judge of that world (`judge.safetensors`), and a student that was only regressed on its
 teacher (`regressed_unet.safetensors`): soft on purpose. All weights are float16. The student is told NitroSD-Realism's
 shift, 250, unless the recipe says otherwise: no shift is learned much better than it (`docs/tries.md`).
 """

@@ -1,4 +1,4 @@
-"""Train the whole miniature from nothing, stage after stage, and write it down as a model folder."""
+"""Train the miniature, from nothing or from where it is, stage after stage, and write it down as a model folder."""
 
 import time
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ class Recipe:
     regressed_batch: int = 32
     regressed_rate: float = 5e-4
     regressed_shift: int = 250
-    regressed_schedule: int = 4  # steps of the longest schedule that it learns; half of its batches train one step
+    regressed_schedule: int = 4  # steps of the longest schedule that it learns; half of its batches train one
 
     exam_images: int = 1_000
     exam_steps: int = 25  # of the teacher
@@ -49,7 +49,7 @@ class Recipe:
 
 
 RECIPES = {
-    "cpu": Recipe("cpu"),  # in one go, the steps that the shipped weights took in seven legs, the last two of cpu-student
+    "cpu": Recipe("cpu"),  # as many steps as the shipped weights took in seven legs, the last two of cpu-student
     "cpu-more": Recipe(
         "cpu-more",
         goes_on=True,

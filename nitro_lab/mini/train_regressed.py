@@ -1,7 +1,7 @@
 """Fifth stage: a student, regressed on the teacher's pairs. Soft, and meant to be: no critic has come yet.
 
-Half of its batches train one step, from x_T. The others train the later steps of schedules of up to so many, from the
-teacher's x0 with fresh noise, so that the student knows every time that it will be told when critics refine it.
+About half of its batches train one step, from x_T. The others train a later step of schedules of up to so many, from
+the teacher's x0 with fresh noise, so that the student knows every time that it will be told when critics refine it.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def train_regressed(
         latents = noise[rows]
         if turn.k > 1:
             fresh = torch.randn(latents.shape, generator=generator, device=noise.device)
-            latents = scheduler.add_noise(x0[rows], fresh, told)
+            latents = scheduler.add_noise(x0[rows], fresh, told.expand(len(rows)))
         eps = predict_noise(student, latents, told, conditioning[rows])
         loss = F.mse_loss(x0_from_noise(scheduler.alphas_cumprod, latents, eps, told), x0[rows])
         descend(optimizer, loss, plateau_rate(recipe.regressed_rate, step, recipe.regressed_steps))
