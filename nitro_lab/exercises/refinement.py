@@ -6,7 +6,7 @@ import torch
 
 from nitro_lab.exercises import UNANSWERED
 from nitro_lab.exercises.scheduler import schedule
-from nitro_lab.stages import LAWS
+from nitro_lab.stages import LAWS, steps_in_words
 from nitro_lab.studies.refinement import Change, Rows
 
 
@@ -69,7 +69,7 @@ def steps_for_budget(answer: int | None, exams: Mapping[str, Rows], model: str =
     within = [row for row in exams[model] if int(row["calls"]) <= passes]
     best = min(within, key=lambda row: float(row["FD"]))
     if answer == int(best["steps"]):
-        return f"Right: {best['steps']} steps, Fréchet distance {float(best['FD']):.2f}."
+        return f"Right: {steps_in_words(int(best['steps']))}, Fréchet distance {float(best['FD']):.2f}."
     if answer > passes:
         return f"Not yet: that takes more than {passes} passes."
-    return "Not yet: read the left panel of section 4. More steps are not always better."
+    return "Not yet: read the model's row in the table of section 5. More steps are not always better."

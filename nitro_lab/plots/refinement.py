@@ -96,8 +96,9 @@ def frontier(exams: Mapping[str, Rows], seconds: Mapping[str, Mapping[int, float
     left.set_xticks(calls, [str(count) if count not in (3, 24) else "" for count in calls], minor=False)
     left.minorticks_off()
     left.set(yscale="log")
-    for axis in (right.xaxis, left.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left.margins(y=0.1)
+    for axis, ticks in ((right.xaxis, (1, 2, 5)), (left.yaxis, (1, 1.2, 1.5, 2, 3, 5))):
+        axis.set_major_locator(LogLocator(subs=ticks))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
     for panel in (left, right):
