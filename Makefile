@@ -4,10 +4,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# a file's tests share what they have made, so they stay together; begun by name, the longest are not the last
-SIDE_BY_SIDE := --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
+# The tests of a file share fixtures, so they stay in one process; in the order of names, the longest do not come last.
+PARALLEL := --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
-.PHONY: help run test lab lock
+.PHONY: help run test lab miniature lock
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -24,12 +24,15 @@ test: $(READY)  ## lint, types, unit tests, notebooks at smoke scale, browser te
 	$(BIN)/ruff format --check .
 	@echo "== types"
 	$(BIN)/mypy
-	@echo "== tests, in a process a core"
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(SIDE_BY_SIDE)
+	@echo "== tests, one process per core"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(PARALLEL)
 
 lab: $(READY)  ## open the notebooks in JupyterLab, on this machine only
 	@echo "== opening the notebooks in JupyterLab, on this machine only; Ctrl+C ends it"
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+miniature: $(READY)  ## train the miniature from scratch in build/ (RECIPE=cpu takes hours, RECIPE=smoke a minute)
+	$(BIN)/python -m tools.miniature build --recipe $(or $(RECIPE),cpu)
 
 lock: $(READY)  ## pin the versions anew in requirements.lock, within pyproject.toml's limits
 	@$(BIN)/pip install --quiet uv
@@ -41,7 +44,7 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "Python 3.10 or newer is needed; $(PYTHON) is not. Name one: PYTHON=python3.12 make ..."; exit 1; }
 	@test -x $(BIN)/pip || { echo "== making .venv with $(PYTHON)"; $(PYTHON) -m venv --clear .venv; } || \
 		{ rm -rf .venv; echo "No .venv could be made. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "== installing requirements.lock into .venv (2 GB on disk, 5 GB with CUDA; takes minutes)"
+	@echo "== installing requirements.lock into .venv (2 GB on disk, 6 GB with CUDA; takes minutes)"
 	@$(BIN)/pip install --disable-pip-version-check -r requirements.lock
 	@echo "== installing nitro_lab into .venv"
 	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .

@@ -1,13 +1,12 @@
-"""The paper's ablation with numbers: each part of the method, or setting, changed alone, from the same soft student.
+"""The paper's ablation with numbers: each part of the method, or one setting, is changed alone.
 
     python benchmarks/ablation.py --list
     python benchmarks/ablation.py --only full "no refresh" --seeds 0 1 2 3 4 --jobs 2
 
-Runs are short and small: the student learns in every step and starts early, of batches of 8. Each is kept in
-build/compare/, and each finished one is a row of docs/ablation.csv. Neither is made twice: a run that was cut goes on,
-and several of these commands may be at work at the same time. Means, intervals and differences from "full", over all
-seeds of that table, are written to docs/ablation_means.csv, and with the pictures of the runs that were made here to
-build/ablation.html and docs/ablation_grids.png. Without --only, the parts of the method; --list names all the rest too.
+Runs are short and small, start from the same one-step student, and are kept in build/compare/. Each finished run is a
+row of docs/ablation.csv; runs that are there, or on disk, are not made again, and several of these commands may run at
+the same time. Means, intervals and differences from "full" are written to docs/ablation_means.csv, samples of the runs
+of this machine to docs/ablation_grids.png. Without --only, the parts of the method are run; --list names all the rest.
 """
 
 import argparse
@@ -16,56 +15,51 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nitro_lab.compare import FOLDER, carry_out
-from nitro_lab.compare.ablation import REFERENCE, append_result, read_results
-from nitro_lab.compare.pictures import grids
-from nitro_lab.compare.planning import BASE, Change, plan
-from nitro_lab.compare.run import GRID_PICTURES, Result, Run
-from nitro_lab.compare.table import tabulate, write_csv, write_page
+import pandas as pd
+from filelock import FileLock
 
+from nitro_lab.checkpoint import atomic_write
+from nitro_lab.experiments.compare import BASE, FOLDER, PlannedRun, Result, Variant, execute, plan
+from nitro_lab.experiments.summary import summarize, to_frame
+from nitro_lab.plots.compare import sample_grids
+
+REFERENCE = "full"
 TABLE = Path("docs/ablation.csv")
 MEANS, GRIDS = Path("docs/ablation_means.csv"), Path("docs/ablation_grids.png")
-PAGE = Path("build/ablation.html")
-CONFIG = replace(BASE, warm_up=40, student_every=1, batch_size=8)
-NO_POOL = {"slots": 1, "per_cell": 1, "refresh": 0.0}
-PARTS: dict[str, Change] = {
-    "full": {},
-    "no refresh": {"refresh": 0.0},
-    "no pool": NO_POOL,
-    "no local views": {"views": ("global conditional",)},
-    "no unconditional view": {"views": ("global conditional", "local conditional")},
+CONFIG = replace(BASE, disc_warmup_steps=40, student_update_freq=1, batch_size=8)
+PARTS: dict[str, Variant] = {
+    REFERENCE: {},
+    "no refresh": {"refresh_rate": 0.0},
+    "no pool": {"heads_per_cell": 1, "sampled_heads_per_cell": 1, "refresh_rate": 0.0},
+    "no local views": {"views": ("global_conditional",)},
+    "no unconditional view": {"views": ("global_conditional", "local_conditional")},
     **{f"noise level {t} alone": {"t_star": (t,)} for t in (10, 250, 500, 750)},
-    "linear": {"objective": "linear"},
-    "non-saturating": {"objective": "non-saturating"},
-    "1 of 4 heads drawn": {"per_cell": 1},
-    "refresh 10.0%": {"refresh": 0.1},
+    "linear": {"gan_loss": "linear"},
+    "non-saturating": {"gan_loss": "non_saturating"},
+    "1 of 4 heads sampled": {"sampled_heads_per_cell": 1},
+    "refresh 10.0%": {"refresh_rate": 0.1},
 }
-FURTHER: dict[str, Change] = {
-    "the paper's letter": {"objective": "linear", "per_cell": 1, "refresh": 0.01},
-    "2 of 4 heads drawn": {"per_cell": 2},
-    **{f"refresh {share:.1%}": {"refresh": share} for share in (0.003, 0.01, 0.03)},
-    "refresh 1.0%, moments kept": {"refresh": 0.01, "refresh_clears": False},
-    "pool of 1": {"slots": 1, "per_cell": 1},
-    "pool of 16": {"slots": 16, "per_cell": 4},
-    # what the paper says nothing of
-    **{f"student's rate {rate:g}": {"student_rate": rate} for rate in (1e-5, 1e-4)},
-    **{f"critics' rate {rate:g}": {"critic_rate": rate} for rate in (1e-3, 2e-2)},
-    "two critic steps for each": {"student_every": 2},
-    "no warm-up": {"warm_up": 0},
-    "no average": {"ema": 0.0},
-    "narrow heads": {"width": 16},
+FURTHER: dict[str, Variant] = {
+    "as printed in the paper": {"gan_loss": "linear", "sampled_heads_per_cell": 1, "refresh_rate": 0.01},
+    "2 of 4 heads sampled": {"sampled_heads_per_cell": 2},
+    **{f"refresh {rate:.1%}": {"refresh_rate": rate} for rate in (0.003, 0.01, 0.03)},
+    "refresh 1.0%, optimizer kept": {"refresh_rate": 0.01, "reset_optimizer_on_refresh": False},
+    "pool of 1": {"heads_per_cell": 1, "sampled_heads_per_cell": 1},
+    "pool of 16": {"heads_per_cell": 16, "sampled_heads_per_cell": 4},
+    # not in the paper
+    **{f"learning rate {rate:g}": {"learning_rate": rate} for rate in (1e-5, 1e-4)},
+    **{f"D learning rate {rate:g}": {"disc_learning_rate": rate} for rate in (1e-3, 2e-2)},
+    "two D steps per G step": {"student_update_freq": 2},
+    "no warm-up": {"disc_warmup_steps": 0},
+    "no EMA": {"ema_decay": 0.0},
+    "narrow heads": {"head_width": 16},
     "crops of 12": {"crop_size": 12},
-    "four crops": {"crops": 4},
+    "four crops": {"crops_per_image": 4},
 }
-STUDENTS = Path("build/shift")
-OTHER_SHIFTS = {
-    f"shift {shift}": STUDENTS / str(shift) for shift in (125, 500, 1000)
-}  # the shipped soft student's: 250
-SHIFTED: dict[str, Change] = {
-    name: {"student": str(folder)} for name, folder in OTHER_SHIFTS.items() if folder.is_dir()
-}
+STUDENTS = {f"shift {shift}": Path(f"build/shift/{shift}") for shift in (125, 500, 1000)}  # the shipped one's is 250
+SHIFTED: dict[str, Variant] = {name: {"init_from": str(path)} for name, path in STUDENTS.items() if path.is_dir()}
 VARIANTS = PARTS | FURTHER | SHIFTED
-STEPS, IMAGES = 160, 512
+STEPS, NUM_IMAGES = 160, 512
 
 
 def main() -> None:
@@ -73,79 +67,72 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=VARIANTS, metavar="VARIANT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--jobs", type=int, help="runs side by side; default: one a GPU, or one a core")
-    parser.add_argument("--list", action="store_true", help="only say what is not yet run")
+    parser.add_argument("--num-images", type=int, default=NUM_IMAGES)
+    parser.add_argument("--jobs", type=int, help="runs at a time; default: one per GPU or CPU core")
+    parser.add_argument("--list", action="store_true", help="only print what has not been run")
     options = parser.parse_args()
+
+    def planned(names: Sequence[str], seeds: Sequence[int]) -> list[PlannedRun]:
+        variants = {name: VARIANTS[name] for name in names}
+        return plan(variants, seeds, options.steps, FOLDER, options.num_images, CONFIG)
+
     if not options.list:
-        chosen = {name: VARIANTS[name] for name in options.only}
-        runs = plan(chosen, options.seeds, options.steps, FOLDER, options.images, CONFIG)
-        there = rows_there()
-        for result in carry_out([run for run in runs if (run.variant, run.key) not in there], options.jobs):
-            append_result(result, TABLE)
-            print(line_of(result), flush=True)
-    asked = set(options.seeds)
-    seeds = sorted(asked | {result.seed for result in read_results(TABLE)})
-    everything = plan(VARIANTS, seeds, options.steps, FOLDER, options.images, CONFIG)
-    if not options.list and (options.steps, options.images) == (STEPS, IMAGES):
-        write_means(everything)
-    print(not_run([run for run in everything if run.config.seed in asked], options.steps, options.images))
+        missing = without_rows(planned(options.only, options.seeds))
+        for result in execute(missing, options.jobs):
+            append_row(result, TABLE)
+            print(result.variant, "seed", result.seed, result.failed or result.metrics, flush=True)
+        if (options.steps, options.num_images) == (STEPS, NUM_IMAGES):
+            seeds = sorted({*options.seeds, *read_rows(TABLE).get("seed", [])})
+            write_means(planned(list(VARIANTS), seeds))
+    print_missing(without_rows(planned(list(VARIANTS), options.seeds)), options.steps, options.num_images)
 
 
-def rows_there() -> dict[tuple[str, str], Result]:
-    """The table's rows by variant and key."""
-    return {(result.variant, result.key): result for result in read_results(TABLE)}
+def read_rows(table: Path) -> pd.DataFrame:
+    """All rows; an empty frame if there is no table."""
+    return pd.read_csv(table) if table.exists() else pd.DataFrame(columns=["variant", "key", "seed"])
 
 
-def write_means(runs: Sequence[Run]) -> None:
-    """Tabulate the rows of these runs, wherever they were made; rows of other weights or lengths have other keys.
+def append_row(result: Result, table: Path) -> None:
+    """Add a result to the table, unless it is there; one process at a time."""
+    with FileLock(table.with_suffix(".lock")):
+        rows = read_rows(table)
+        if not ((rows["variant"] == result.variant) & (rows["key"] == result.key)).any():
+            rows = pd.concat([rows, to_frame([result]).drop(columns=["captions", "grid"])])
+            text = rows.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+            atomic_write(table, lambda file: file.write_text(text))
 
-    Pictures are there only of runs that were made here; the grid for docs/ is drawn if it has all variants.
+
+def without_rows(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Runs that the table does not have."""
+    rows = read_rows(TABLE)
+    known = set(zip(rows["variant"], rows["key"], strict=True))
+    return [run for run in runs if (run.variant, run.key) not in known]
+
+
+def write_means(runs: Sequence[PlannedRun]) -> None:
+    """Summarize the table's rows of these runs; rows of other weights or lengths have other keys.
+
+    The grid is drawn if all variants of the table were run on this machine.
     """
-    there = rows_there()
-    made = [with_pictures(there[run.variant, run.key], run) for run in runs if (run.variant, run.key) in there]
-    if not any(result.variant == REFERENCE for result in made):
+    wanted = pd.DataFrame({"variant": run.variant, "key": run.key} for run in runs)
+    rows = wanted.merge(read_rows(TABLE), "inner", ["variant", "key"])
+    if not (rows["variant"] == REFERENCE).any():
         return
-    made.sort(key=lambda result: list(VARIANTS).index(result.variant))
-    rows = tabulate(made, REFERENCE)
-    write_csv(rows, MEANS)
-    write_page(rows, PAGE, next((result.captions for result in made if result.captions), []))
-    if all(row.grid.is_file() for row in rows):
-        grids(made, GRID_PICTURES).savefig(GRIDS, dpi=72)
+    summarize(rows, REFERENCE).to_csv(MEANS, float_format="%.6g", lineterminator="\n")
+    found = [result for run in runs if (result := run.find())]
+    if {result.variant for result in found} >= set(rows["variant"]):
+        sample_grids(to_frame(found)).savefig(GRIDS, dpi=72)
 
 
-def with_pictures(row: Result, run: Run) -> Result:
-    """A row with the captions and the grid of its run, if this machine has them; the numbers are the table's."""
-    found = run.found()
-    return replace(row, captions=found.captions, grid=found.grid) if found else row
-
-
-def line_of(result: Result) -> str:
-    """A result in one line."""
-    shown = (
-        {name: round(result.marks[name], 3) for name in ("all", "texture", "FD", "recall", "sharpness")}
-        if result.marks
-        else result.failed
-    )
-    return f"{result.variant}, seed {result.seed}: {shown}, {result.seconds:.2f} s a step"
-
-
-def not_run(runs: Sequence[Run], steps: int, images: int) -> str:
-    """What the table does not have, each with the command for it."""
-    there = rows_there()
-    lines = []
-    for name in VARIANTS:
-        seeds = [str(run.config.seed) for run in runs if run.variant == name and (name, run.key) not in there]
-        if seeds:
-            options = f"--seeds {' '.join(seeds)} --steps {steps} --images {images}"
-            lines.append(f"  python benchmarks/ablation.py --only {shlex.quote(name)} {options}")
-    head = f"Not yet run at {steps} steps and {images} images:" if lines else "All variants are run."
-    if lacking := " ".join(folder.name for name, folder in OTHER_SHIFTS.items() if name not in SHIFTED):
-        lines += [
-            "Variants shift N come here once they have a student to start from:",
-            f"  python benchmarks/shift_choice.py --shifts {lacking} --steps 500 --pairs 2048 --keep {STUDENTS}",
-        ]
-    return "\n".join([head, *lines])
+def print_missing(runs: Sequence[PlannedRun], steps: int, num_images: int) -> None:
+    """Print the commands of runs that the table does not have."""
+    for name in dict.fromkeys(run.variant for run in runs):
+        seeds = " ".join(str(run.config.seed) for run in runs if run.variant == name)
+        options = f"--seeds {seeds} --steps {steps} --num-images {num_images}"
+        print(f"python benchmarks/ablation.py --only {shlex.quote(name)} {options}")
+    if missing := " ".join(path.name for name, path in STUDENTS.items() if name not in SHIFTED):
+        command = f"python benchmarks/shift_choice.py --shifts {missing} --steps 500 --pairs 2048 --keep build/shift"
+        print(f"The variants shift N need one-step students:\n{command}")
 
 
 if __name__ == "__main__":

@@ -1,104 +1,114 @@
-"""Can one head, given time and never thrown out, tell the soft student from the teacher, and after how many updates?
+"""Can one head that is never refreshed tell the student's samples from the teacher's, and after how many updates?
 
     python benchmarks/one_head.py --updates 10 30 100 300 --csv docs/one_head.csv
 
-For each noise level one head a view and feature level learns, on the teacher's samples and fresh fakes of the student,
-which itself does not learn. At some numbers of updates each is asked about images (or patches) that none has seen:
+For each noise level, one head per view and feature level is trained on samples of the teacher and new fakes; the
+student is not trained. After some numbers of updates each head is evaluated on images (or crops) it has not seen:
 
-told_apart  share of pairs (sample of the teacher, fake) in which the sample is rated higher; 0.5 is blindness
-by_heart    share of pairs (sample that it learned from, one that it did not) in which the former is rated higher;
-            0.5 says that it has learned no sample by heart
+separation    fraction of pairs (teacher sample, fake) in which the former gets the higher logit; 0.5 is random
+memorization  fraction of pairs (sample that it was trained on, sample that it was not) in which the former gets the
+              higher logit; 0.5 means that no sample was memorized
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from nitro_lab.distill_config import DistillConfig
-from nitro_lab.judging import draw_batch, judge, look
-from nitro_lab.panel import Panel
+from nitro_lab.discriminators.pool import Panel, ViewFeatures
 from nitro_lab.sampling import predict_x0
-from nitro_lab.studio import Training, prepare
-from nitro_lab.teacher_samples import TeacherSamples
+from nitro_lab.training.config import DistillConfig
+from nitro_lab.training.data import TeacherSamples
+from nitro_lab.training.state import TrainState, prepare_training
+from nitro_lab.training.step import extract_features, sample_batch, training_step
 
-KEPT_BACK = 256  # samples of the teacher that only examine
-ROUNDS = 16  # batches of an examination
+HELD_OUT = 256  # samples of the teacher for the evaluation only
+BATCHES = 16  # of an evaluation
 
 
 def main() -> None:
+    """Train and evaluate the heads of each noise level, and write a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, nargs="+", default=[10, 30, 100, 300])
     parser.add_argument("--t-star", type=int, nargs="+", default=DistillConfig.t_star)
-    parser.add_argument("--critic-rate", type=float, default=DistillConfig.critic_rate)
-    parser.add_argument("--objective", default=DistillConfig.objective)
-    parser.add_argument("--reals", type=int, default=DistillConfig.reals)
+    parser.add_argument("--disc-learning-rate", type=float, default=DistillConfig.disc_learning_rate)
+    parser.add_argument("--gan-loss", default=DistillConfig.gan_loss)
+    parser.add_argument("--num-real-samples", type=int, default=DistillConfig.num_real_samples)
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
-    settings = {"t_star": tuple(options.t_star), "objective": options.objective, "critic_rate": options.critic_rate}
-    rows = list(study(prepare(DistillConfig(slots=1, per_cell=1, reals=options.reals, **settings)), options.updates))
+    config = DistillConfig(
+        heads_per_cell=1,
+        sampled_heads_per_cell=1,
+        refresh_rate=0.0,
+        disc_warmup_steps=max(options.updates),  # the student is not updated
+        num_real_samples=options.num_real_samples,
+        disc_learning_rate=options.disc_learning_rate,
+        gan_loss=options.gan_loss,
+    )
+    rows = [row for t_star in options.t_star for row in study(replace(config, t_star=(t_star,)), options.updates)]
     if options.csv:
-        with options.csv.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        pd.DataFrame(rows).to_csv(options.csv, index=False)
 
 
-def study(training: Training, updates: list[int]) -> Iterator[dict[str, float | str]]:
-    """A row for each noise level, number of updates, view and feature level; prints the means of each view."""
-    config, samples = training.config, training.samples
-    learning = replace(training, samples=part(samples, slice(KEPT_BACK, None)))
-    examining = replace(training, samples=part(samples, slice(KEPT_BACK)))
-    for noise_level, t_star in enumerate(config.t_star):
-        for update in range(1, max(updates) + 1):
-            panel = training.pool.draw(noise_level)
-            judgement = judge(learning, panel, student_learns=False)
-            panel.learn(judgement.gradients, config.critic_rate)
-            training.pool.note(panel, judgement.margins)
-            if update in updates:
-                marks = examine(learning, examining, training.pool.draw(noise_level), t_star)
-                for name, shares in marks.items():
-                    means = "  ".join(f"{view} {s.mean():.3f}" for view, s in zip(config.views, shares, strict=True))
-                    print(f"t* {t_star:3}  {update:4} updates  {name:10}  {means}  most {shares.max():.3f}", flush=True)
-                for v, view in enumerate(config.views):
-                    for level in range(shares.shape[1]):
-                        row = {name: round(shares[v, level].item(), 4) for name, shares in marks.items()}
-                        yield {"t_star": t_star, "updates": update, "view": view, "level": level + 1} | row
+def study(config: DistillConfig, updates: list[int]) -> Iterator[dict[str, float | str]]:
+    """Yield a row for each number of updates, view and feature level; print the means of each view."""
+    state = prepare_training(config)
+    trained = replace(state, samples=select(state.samples, slice(HELD_OUT, None)))
+    held_out = replace(state, samples=select(state.samples, slice(HELD_OUT)))
+    (t_star,) = config.t_star
+    for update in range(1, max(updates) + 1):
+        training_step(trained, update - 1)
+        if update not in updates:
+            continue
+        metrics = evaluate(trained, held_out, state.pool.all_heads(0), t_star)
+        for name, values in metrics.items():
+            means = "  ".join(f"{view} {row.mean():.3f}" for view, row in zip(state.views, values, strict=True))
+            print(f"t* {t_star:3}  {update:4} updates  {name:12}  {means}  max {values.max():.3f}", flush=True)
+        for index, view in enumerate(state.views):
+            for column, level in enumerate(state.feature_indices):
+                row = {name: round(values[index, column].item(), 4) for name, values in metrics.items()}
+                yield {"t_star": t_star, "updates": update, "view": view, "level": level} | row
 
 
-def part(samples: TeacherSamples, rows: slice) -> TeacherSamples:
+def select(samples: TeacherSamples, rows: slice) -> TeacherSamples:
     """Some of the teacher's samples."""
     rows = slice(*rows.indices(len(samples.x0)))
-    return TeacherSamples(samples.prompts[rows], samples.conditioning[rows], samples.empty, samples.x0[rows])
+    return TeacherSamples(samples.prompts[rows], samples.embeds[rows], samples.empty_embeds, samples.x0[rows])
 
 
 @torch.no_grad()
-def examine(learned: Training, unseen: Training, panel: Panel, t_star: int) -> dict[str, torch.Tensor]:
-    """Both shares of every head, (views, levels)."""
-    seen, kept, fake = [], [], []
-    for crops in range(ROUNDS):
-        batch = draw_batch(unseen)
-        fakes = predict_x0(unseen.student, unseen.scheduler, batch.x_T, batch.fake_told)
-        kept.append(ratings(panel, look(unseen, batch.reals, batch.real_told, batch.real_noise, t_star, crops)))
-        fake.append(ratings(panel, look(unseen, fakes, batch.fake_told, batch.fake_noise, t_star, crops)))
-        batch = draw_batch(learned)
-        seen.append(ratings(panel, look(learned, batch.reals, batch.real_told, batch.real_noise, t_star, crops)))
-    seen, kept, fake = ([torch.cat(parts) for parts in zip(*side, strict=True)] for side in (seen, kept, fake))
-    shape = (len(unseen.config.views), -1)
-    return {"told_apart": higher(kept, fake).view(shape), "by_heart": higher(seen, kept).view(shape)}
+def evaluate(trained: TrainState, held_out: TrainState, panel: Panel, t_star: int) -> dict[str, torch.Tensor]:
+    """Both metrics of every head, (V, L)."""
+    seen, unseen, fake = [], [], []
+    for seed in range(BATCHES):
+        batch = sample_batch(held_out)
+        x0 = predict_x0(held_out.student, held_out.scheduler, batch.x_T, batch.fake_embeds)
+        real = extract_features(held_out, batch.real_x0, batch.real_embeds, batch.real_noise, t_star, seed)
+        unseen.append(mean_logits(panel, real))
+        fake.append(
+            mean_logits(panel, extract_features(held_out, x0, batch.fake_embeds, batch.fake_noise, t_star, seed))
+        )
+        batch = sample_batch(trained)
+        real = extract_features(trained, batch.real_x0, batch.real_embeds, batch.real_noise, t_star, seed)
+        seen.append(mean_logits(panel, real))
+    seen, unseen, fake = (
+        [torch.cat(cells) for cells in zip(*batches, strict=True)] for batches in (seen, unseen, fake)
+    )
+    shape = panel.indices.shape[:2]
+    return {"separation": higher(unseen, fake).view(shape), "memorization": higher(seen, unseen).view(shape)}
 
 
-def ratings(panel: Panel, maps: list[list[torch.Tensor]]) -> list[torch.Tensor]:
-    """Mean logit of each image (or patch) by each head, views first."""
-    seen = [len(levels[0]) for levels in maps for _ in levels]
-    return [flat.view(count, -1).mean(1) for flat, count in zip(panel.score(maps), seen, strict=True)]
+def mean_logits(panel: Panel, views: list[ViewFeatures]) -> list[torch.Tensor]:
+    """Each head's mean logit of every image or crop, ordered by view."""
+    sizes = [len(feature) for view in views for feature in view.maps]
+    return [logits.view(size, -1).mean(1) for logits, size in zip(panel.score(views), sizes, strict=True)]
 
 
 def higher(first: list[torch.Tensor], second: list[torch.Tensor]) -> torch.Tensor:
-    """Share of pairs in which the first is rated higher, for each head."""
+    """Each head's fraction of pairs in which the first gets the higher logit."""
     return torch.stack([(a[:, None] > b).float().mean() for a, b in zip(first, second, strict=True)])
 
 

@@ -1,22 +1,29 @@
-"""Record the runs that notebook 03 compares one's own with: a healthy one, and four with one thing wrong on purpose.
+"""Record the runs that notebook 03 compares a run with, as docs/runs/NAME.csv (reports) and NAME.json (settings).
 
     python benchmarks/reference_runs.py --steps 200
 
-Each goes on where it was cut, and ends as docs/runs/NAME.csv (its reports) and NAME.json (its settings).
+An interrupted run is resumed.
 """
 
 import argparse
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from nitro_lab.distill_config import DistillConfig
-from nitro_lab.runs.folder import run
-from nitro_lab.studies.reference_runs import RUNS
+from nitro_lab.training.config import DistillConfig
+from nitro_lab.training.run import TrainingRun
 
 TARGET = Path("docs/runs")
+RUNS: dict[str, dict[str, Any]] = {  # settings that differ from the defaults; `workbook.reference_runs` describes them
+    "healthy": {},
+    "too-strong": {"student_update_freq": 20, "refresh_rate": 0.0},
+    "learned-nothing": {"disc_learning_rate": 1e-7, "gan_loss": "non_saturating"},
+    "no-refresh": {"refresh_rate": 0.0},
+    "refresh-too-often": {"refresh_rate": 0.05},
+}
 
 
 def main() -> None:
@@ -26,12 +33,13 @@ def main() -> None:
     options = parser.parse_args()
     TARGET.mkdir(parents=True, exist_ok=True)
     for name in options.only:
-        config = replace(DistillConfig(steps=options.steps), **RUNS[name][0])
-        folder = Path("build/references") / name
-        for _ in tqdm(run(config, folder), total=options.steps, desc=name):
+        run = TrainingRun(
+            replace(DistillConfig(max_train_steps=options.steps), **RUNS[name]), Path("build/runs") / name
+        )
+        for _ in tqdm(run.steps(), desc=name, initial=run.step, total=options.steps):
             pass
-        shutil.copyfile(folder / "reports.csv", TARGET / f"{name}.csv")
-        shutil.copyfile(folder / "config.json", TARGET / f"{name}.json")
+        shutil.copyfile(run.folder / "reports.csv", TARGET / f"{name}.csv")
+        shutil.copyfile(run.folder / "config.json", TARGET / f"{name}.json")
 
 
 if __name__ == "__main__":

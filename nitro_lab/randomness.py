@@ -1,30 +1,33 @@
-"""Chance that somebody else's code takes from torch's global generators, made repeatable."""
+"""Reproducible use of torch's random number generators."""
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
+__all__ = ["global_seed_from", "randint_below", "seeded"]
+
 Built = TypeVar("Built")
 
 
 def seeded(seed: int, build: Callable[[], Built]) -> Built:
-    """Build something on the CPU with weights from torch's global generator, and leave that as it was."""
+    """Call `build` with torch's global CPU generator seeded, and restore the generator's state afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(operator.index(seed))
         return build()
 
 
 @contextmanager
-def chance_from(generator: torch.Generator) -> Iterator[None]:
-    """Let global chance (dropout, say) follow a generator that is saved, and leave the global ones as they were."""
+def global_seed_from(generator: torch.Generator) -> Iterator[None]:
+    """Seed the global generators (for dropout, say) from `generator`, and restore their state afterwards."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
-def random_below(count: int, generator: torch.Generator) -> int:
-    """An integer from 0 to count − 1."""
-    return int(torch.randint(count, (), generator=generator, device=generator.device))
+def randint_below(n: int, generator: torch.Generator) -> int:
+    """Draw an integer from 0 to n − 1."""
+    return int(torch.randint(n, (), generator=generator, device=generator.device))

@@ -1,213 +1,291 @@
-"""Sampling in latents: many samples through diffusers' own pipeline, or one schedule watched step by step."""
+"""Sampling in latents: single predictions, trajectories step by step, and batches through diffusers' pipeline."""
 
+import operator
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from diffusers import SchedulerMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, SchedulerMixin
+from diffusers import StableDiffusionXLPipeline as Pipeline
+from diffusers import UNet2DConditionModel as UNet
+from diffusers.utils import BaseOutput
 from PIL import Image
+from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
-from nitro_lab.stages import ONE_STEP, Turn
+from nitro_lab.randomness import randint_below
+
+__all__ = [
+    "ONE_STEP",
+    "STEP_SAMPLERS",
+    "PromptEmbeds",
+    "SamplerStep",
+    "StudentStep",
+    "decode",
+    "encode",
+    "encode_prompts",
+    "format_steps",
+    "latent_shape",
+    "max_steps_at",
+    "predict_noise",
+    "predict_x0",
+    "sample_image",
+    "sample_latents",
+    "sample_student_step",
+    "sample_trajectory",
+    "x0_from_eps",
+]
+
+_Generators = Generator | list[Generator] | None
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """What SDXL's UNet is told beside the latent and the time, for B prompts.
+class PromptEmbeds:
+    """What SDXL's UNet is conditioned on, for B prompts."""
 
-    tokens: (B, L, D), both text encoders' penultimate layers, joined; pooled: (B, P), the second encoder's summary;
-    sizes: (B, 6), original size, crop corner and target size in pixels.
-    """
+    prompt_embeds: Tensor  # (B, L, D), the penultimate layers of both text encoders, concatenated
+    pooled_prompt_embeds: Tensor  # (B, P)
+    add_time_ids: Tensor  # (B, 6), original size, crop corner and target size in pixels
 
-    tokens: torch.Tensor
-    pooled: torch.Tensor
-    sizes: torch.Tensor
-
-    def __getitem__(self, rows: slice | torch.Tensor) -> "Conditioning":
-        return Conditioning(self.tokens[rows], self.pooled[rows], self.sizes[rows])
+    def __getitem__(self, rows: slice | Tensor) -> "PromptEmbeds":
+        return PromptEmbeds(self.prompt_embeds[rows], self.pooled_prompt_embeds[rows], self.add_time_ids[rows])
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step of a schedule: what the UNet was told (t'), what was made of it (x0), and the next latent."""
+class SamplerStep:
+    """One step of a trajectory."""
 
-    told: int
-    x0: torch.Tensor
-    latents: torch.Tensor
+    timestep: int  # the one passed to the UNet, t'
+    x0: Tensor  # predicted at this step
+    latents: Tensor  # the next ones
 
 
-def encode_prompts(pipe: StableDiffusionXLPipeline, prompts: Sequence[str]) -> Conditioning:
-    """Ask the pipeline's text encoders. Gradients flow, unless the caller forbids them."""
+@dataclass(frozen=True)
+class StudentStep:
+    """What a batch trains: the k-th prediction, counted from 1, of a schedule of `num_inference_steps` steps."""
+
+    num_inference_steps: int = 1
+    k: int = 1
+
+
+ONE_STEP = StudentStep()
+
+
+def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> PromptEmbeds:
+    """Encode prompts with the pipeline's text encoders. Gradients flow unless the caller disables them."""
     device = pipe.unet.device
-    tokens, _, pooled, _ = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)
+    embeds, _, pooled, _ = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)
     side = pipe.default_sample_size * pipe.vae_scale_factor
-    sizes = torch.tensor([[side, side, 0, 0, side, side]], device=device, dtype=tokens.dtype)
-    return Conditioning(tokens, pooled, sizes.expand(len(prompts), -1))
+    time_ids = torch.tensor([[side, side, 0, 0, side, side]], device=device, dtype=embeds.dtype)
+    return PromptEmbeds(embeds, pooled, time_ids.expand(len(prompts), -1))
 
 
-def predict_noise(
-    unet: UNet2DConditionModel, latents: torch.Tensor, told: torch.Tensor | int, conditioning: Conditioning
-) -> torch.Tensor:
-    """ε of latents (B, C, H, W), when the UNet is told the time `told`, one for all or (B,)."""
-    added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.sizes}
-    return unet(latents, told, encoder_hidden_states=conditioning.tokens, added_cond_kwargs=added).sample
+def _like_weights(module: nn.Module, x: Tensor) -> Tensor:
+    """Move a tensor to the device and dtype of a module's parameters."""
+    return x.to(next(module.parameters()))
 
 
-def x0_from_noise(
-    alphas_cumprod: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor, told: torch.Tensor | int
-) -> torch.Tensor:
-    """x0 = (x − √(1−ᾱ')·ε) / √ᾱ', with ᾱ' at the told time. Latents and noise (B, C, H, W)."""
-    alpha = alphas_cumprod.to(latents.device)[told].to(latents.dtype).reshape(-1, 1, 1, 1)
-    return (latents - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+def predict_noise(unet: UNet, latents: Tensor, timestep: Tensor | int, embeds: PromptEmbeds) -> Tensor:
+    """Return the UNet's prediction for latents (B, C, H, W) at a timestep, one for all or (B,)."""
+    added = {"text_embeds": embeds.pooled_prompt_embeds, "time_ids": embeds.add_time_ids}
+    latents = _like_weights(unet, latents)
+    return unet(latents, timestep, encoder_hidden_states=embeds.prompt_embeds, added_cond_kwargs=added).sample
 
 
-def walk(
-    unet: UNet2DConditionModel,
+def x0_from_eps(alphas_cumprod: Tensor, latents: Tensor, eps: Tensor, timestep: Tensor | int) -> Tensor:
+    """Return x0 = (x − √(1−ᾱ)·ε) / √ᾱ, with ᾱ at `timestep`. Latents and eps (B, C, H, W)."""
+    alpha = alphas_cumprod.to(latents.device)[timestep].to(latents.dtype).reshape(-1, 1, 1, 1)
+    return (latents - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+
+
+def _x0_of_step(
+    stepped: BaseOutput, scheduler: SchedulerMixin, latents: Tensor, prediction: Tensor, timestep: Tensor
+) -> Tensor:
+    """Return x0 as the scheduler computed it, or else from the UNet's prediction."""
+    x0 = getattr(stepped, "denoised", getattr(stepped, "pred_original_sample", None))
+    if x0 is not None:
+        return x0
+    kind = scheduler.config.get("prediction_type")
+    if kind not in ("epsilon", "v_prediction") or not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(
+            f"{type(scheduler).__name__} with prediction_type {kind} does not give x0. Use LCMScheduler, DDIMScheduler "
+            "or EulerDiscreteScheduler, for example."
+        )
+    if kind == "v_prediction":
+        alpha = scheduler.alphas_cumprod[timestep].to(latents)
+        return alpha.sqrt() * latents - (1 - alpha).sqrt() * prediction
+    return x0_from_eps(scheduler.alphas_cumprod, latents, prediction, timestep)
+
+
+def sample_trajectory(
+    unet: UNet,
     scheduler: SchedulerMixin,
-    noise: torch.Tensor,
-    conditioning: Conditioning,
-    steps: int,
-    empty: Conditioning | None = None,
-    guidance: float = 1.0,
-    generator: torch.Generator | list[torch.Generator] | None = None,
-    graph: Container[int] = (),
-) -> Iterator[Step]:
+    x_T: Tensor,
+    embeds: PromptEmbeds,
+    num_inference_steps: int,
+    negative_embeds: PromptEmbeds | None = None,
+    guidance_scale: float = 1.0,
+    generator: _Generators = None,
+    grad_steps: Container[int] = (),
+) -> Iterator[SamplerStep]:
     """Run a schedule and yield every step; the last one's `latents` are the sample.
 
     Args:
-        scheduler: any variance-preserving scheduler of diffusers (LCM, DDIM, DPM-Solver, ours).
-        noise: x_T, (B, C, H, W), of unit variance.
-        empty: conditioning of the empty prompt, for classifier-free guidance (Ho and Salimans 2022).
-        guidance: 1 or less is none, as in diffusers' pipelines; more needs `empty`.
+        scheduler: a scheduler of diffusers that works with Stable Diffusion, or `TimestepShiftLCMScheduler`.
+        x_T: noise of unit variance, (B, C, H, W).
+        negative_embeds: embeddings of the empty prompt, for classifier-free guidance (Ho and Salimans 2022).
+        guidance_scale: 1 or less disables guidance, as in diffusers' pipelines; more requires `negative_embeds`.
         generator: source of the noise that stochastic schedulers add, one for all images or one for each.
-        graph: steps, counted from 0, through which gradients may flow where the caller allows them at all.
+        grad_steps: steps, counted from 0, that gradients flow through if the caller has gradients enabled.
+
+    Raises:
+        ValueError: if guidance has no `negative_embeds`, or the scheduler does not give x0.
     """
-    scheduler.set_timesteps(steps, device=noise.device)
+    if guidance_scale > 1 and negative_embeds is None:
+        raise ValueError(f"guidance_scale is {guidance_scale}, which requires negative_embeds. Pass them, or 1.0.")
+    x_T = _like_weights(unet, x_T)
+    scheduler.set_timesteps(num_inference_steps, device=x_T.device)
     extra = {"generator": generator} if generator is not None else {}
-    latents = noise * scheduler.init_noise_sigma
-    for index, told in enumerate(scheduler.timesteps):
-        with torch.set_grad_enabled(torch.is_grad_enabled() and index in graph):
-            inputs = scheduler.scale_model_input(latents, told)
-            eps = predict_noise(unet, inputs, told, conditioning)
-            if empty is not None and guidance > 1:
-                blank = predict_noise(unet, inputs, told, empty)
-                eps = blank + guidance * (eps - blank)
-            x0 = x0_from_noise(scheduler.alphas_cumprod, latents, eps, told)
-            stepped = scheduler.step(eps, told, latents, **extra)
+    latents = x_T * scheduler.init_noise_sigma
+    for index, timestep in enumerate(scheduler.timesteps):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and index in grad_steps):
+            inputs = scheduler.scale_model_input(latents, timestep)
+            prediction = predict_noise(unet, inputs, timestep, embeds)
+            if negative_embeds is not None and guidance_scale > 1:
+                unconditional = predict_noise(unet, inputs, timestep, negative_embeds)
+                prediction = unconditional + guidance_scale * (prediction - unconditional)
+            stepped = scheduler.step(prediction, timestep, latents, **extra)
+            x0 = _x0_of_step(stepped, scheduler, latents, prediction, timestep)
         latents = stepped.prev_sample
-        yield Step(int(told), getattr(stepped, "denoised", x0), latents)
-
-
-@torch.no_grad()
-def watch(
-    unet: UNet2DConditionModel,
-    scheduler: SchedulerMixin,
-    noise: torch.Tensor,
-    conditioning: Conditioning,
-    steps: int,
-    empty: Conditioning | None = None,
-    guidance: float = 1.0,
-    generator: torch.Generator | list[torch.Generator] | None = None,
-) -> Iterator[Step]:
-    """As `walk`, without gradients."""
-    yield from walk(unet, scheduler, noise, conditioning, steps, empty, guidance, generator)
+        yield SamplerStep(int(timestep), x0, latents)
 
 
 def predict_x0(
-    student: UNet2DConditionModel,
+    student: UNet,
     scheduler: SchedulerMixin,
-    x_T: torch.Tensor,
-    conditioning: Conditioning,
-    turn: Turn = ONE_STEP,
-    generator: torch.Generator | list[torch.Generator] | None = None,
-    through_noising: bool = False,
-) -> torch.Tensor:
-    """The student's k-th image x0 (B, C, H, W) on a schedule, as inference makes it; one step of pure noise by default.
+    x_T: Tensor,
+    embeds: PromptEmbeds,
+    student_step: StudentStep = ONE_STEP,
+    generator: _Generators = None,
+    rollout_grad: bool = False,
+) -> Tensor:
+    """Return the student's k-th x0 (B, C, H, W) on a schedule, as at inference; by default one step from pure noise.
 
-    Gradients flow through the k-th prediction only, and, where they are asked to, through the last re-noising into the
-    prediction before it.
+    Gradients flow through the k-th prediction only and, with `rollout_grad`, through the re-noising before it into the
+    (k − 1)-th prediction.
     """
-    first = turn.k - 2 if through_noising else turn.k - 1
-    steps = walk(
-        student, scheduler, x_T, conditioning, turn.steps, generator=generator, graph=range(max(first, 0), turn.k)
-    )
-    return next(islice(steps, turn.k - 1, None)).x0
+    steps, k = student_step.num_inference_steps, student_step.k
+    grad_steps = range(max(k - 2 if rollout_grad else k - 1, 0), k)
+    trajectory = sample_trajectory(student, scheduler, x_T, embeds, steps, generator=generator, grad_steps=grad_steps)
+    return next(islice(trajectory, k - 1, None)).x0
 
 
-def generate(
-    pipe: StableDiffusionXLPipeline,
+def _any_step(max_steps: int, generator: Generator) -> StudentStep:
+    """Any step of the longest schedule."""
+    return StudentStep(max_steps, 1 + randint_below(max_steps, generator))
+
+
+STEP_SAMPLERS: dict[str, Callable[[int, Generator], StudentStep]] = {
+    "any_schedule": lambda n, generator: _any_step(1 + randint_below(n, generator), generator),
+    "any_step": _any_step,
+    "last_step": lambda n, generator: StudentStep(n, n),
+}
+
+
+def sample_student_step(max_steps: int, step_sampling: str, one_step_prob: float, generator: Generator) -> StudentStep:
+    """Sample what one batch trains: `ONE_STEP` with probability `one_step_prob`, else by `STEP_SAMPLERS`."""
+    if max_steps == 1 or torch.rand((), generator=generator, device=generator.device).item() < one_step_prob:
+        return ONE_STEP
+    return STEP_SAMPLERS[step_sampling](max_steps, generator)
+
+
+def max_steps_at(step: int, stages: Sequence[int], stage_steps: int) -> int:
+    """Return the longest schedule at a training step (from 0), for bottom-up refinement; the last stage has no end."""
+    return stages[min(step // stage_steps, len(stages) - 1)]
+
+
+def format_steps(n: int) -> str:
+    """Return "1 step", "2 steps" and so on."""
+    return f"{n} step{'s' if n != 1 else ''}"
+
+
+def sample_latents(
+    pipe: Pipeline,
     prompts: Sequence[str],
-    noise: torch.Tensor,
-    steps: int,
-    guidance: float = 0.0,
+    x_T: Tensor,
+    num_inference_steps: int,
+    guidance_scale: float = 0.0,
     batch_size: int = 64,
     seed: int = 0,
-    title: str | None = None,
-) -> torch.Tensor:
-    """Latents of many prompts by the pipeline itself, batch after batch.
+    progress: str | None = None,
+) -> Tensor:
+    """Sample latents (N, C, H, W) for N prompts and their noise x_T with the pipeline, batch by batch.
 
-    Args:
-        noise: x_T, (N, C, H, W), one for each prompt.
-        guidance: the pipeline's `guidance_scale`; 1 or less is none.
-        batch_size: how many at once. Stochastic schedulers draw their noise batch by batch from one generator, so
-            with them the result depends on it; with the others it does not.
-        seed: of the noise that stochastic schedulers add between steps.
-        title: what the progress bar says; no bar if it is None.
-
-    Returns:
-        (N, C, H, W) latents, on the pipeline's device.
+    Stochastic schedulers draw their noise batch by batch from `seed`, so with them `batch_size` changes the result.
+    `progress` is the label of a progress bar.
     """
-    generator = torch.Generator(pipe.unet.device).manual_seed(seed)
+    generator = Generator(pipe.unet.device).manual_seed(operator.index(seed))
     pipe.set_progress_bar_config(disable=True)
-    starts = tqdm(range(0, len(prompts), batch_size), desc=title, disable=title is None, leave=False)
-    batches = [
-        pipe(
-            prompt=list(prompts[i : i + batch_size]),
-            latents=noise[i : i + batch_size].to(pipe.unet.device, pipe.unet.dtype),
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=generator,
-            output_type="latent",
-        ).images
-        for i in starts
-    ]
+    starts = tqdm(range(0, len(prompts), batch_size), desc=progress, disable=progress is None, leave=False)
+    options = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "generator": generator}
+    batches = []
+    for rows in (slice(i, i + batch_size) for i in starts):
+        noise = _like_weights(pipe.unet, x_T[rows])
+        batches.append(pipe(list(prompts[rows]), latents=noise, output_type="latent", **options).images)
     return torch.cat(batches)
 
 
-def latent_shape(pipe: StableDiffusionXLPipeline) -> tuple[int, int, int]:
-    """(C, H, W) of the latents that a pipeline makes by default."""
-    return (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
-
-
-def imagine(
-    pipe: StableDiffusionXLPipeline, prompt: str, seed: int, steps: int, guidance: float = 0.0
+def sample_image(
+    pipe: Pipeline, prompt: str, seed: int, num_inference_steps: int, guidance_scale: float = 0.0
 ) -> tuple[Image.Image, list[str]]:
-    """One picture, and what there is to say about its prompt (words that the model does not know, say)."""
+    """Sample one image; also return remarks on the prompt (words that the tokenizer does not know, for example)."""
     pipe.set_progress_bar_config(disable=True)
-    # A generator on the CPU gives the same noise, and so the same picture, with and without a GPU.
-    generator = torch.Generator().manual_seed(seed)
+    generator = Generator().manual_seed(operator.index(seed))  # on the CPU: the same noise on every device
+    options = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        picture = pipe(prompt, num_inference_steps=steps, guidance_scale=guidance, generator=generator).images[0]
+        images = pipe(prompt, generator=generator, **options).images
         tokens = len(pipe.tokenizer(prompt).input_ids)
     remarks = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    room = pipe.tokenizer.model_max_length
-    if tokens > room:
-        remarks.append(f"The prompt has {tokens - 2} words or pieces of words; only the first {room - 2} are read.")
-    return picture, list(dict.fromkeys(remarks))  # both tokenizers warn: say it once
+    limit = pipe.tokenizer.model_max_length
+    if tokens > limit:
+        remarks.append(f"The prompt has {tokens - 2} tokens; only the first {limit - 2} are used.")
+    return images[0], list(dict.fromkeys(remarks))  # both tokenizers warn
+
+
+@contextmanager
+def _upcast_vae(vae: AutoencoderKL) -> Iterator[None]:
+    """Upcast a float16 VAE with `force_upcast`, as diffusers' pipelines do: SDXL's overflows in float16."""
+    if vae.dtype != torch.float16 or not vae.config.force_upcast:
+        yield
+        return
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(torch.float16)
 
 
 @torch.no_grad()
-def decode(pipe: StableDiffusionXLPipeline, latents: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """Latents (N, C, H, W) to images (N, 3, h, w) in [-1, 1]."""
-    scaled = latents / pipe.vae.config.scaling_factor
-    return torch.cat([pipe.vae.decode(batch).sample for batch in scaled.split(batch_size)]).clamp(-1, 1)
+def decode(pipe: Pipeline, latents: Tensor, batch_size: int = 64) -> Tensor:
+    """Decode latents (N, C, H, W) to images (N, 3, h, w) in [-1, 1]."""
+    with _upcast_vae(pipe.vae):
+        scaled = _like_weights(pipe.vae, latents) / pipe.vae.config.scaling_factor
+        return torch.cat([pipe.vae.decode(batch).sample for batch in scaled.split(batch_size)]).clamp(-1, 1)
 
 
 @torch.no_grad()
-def encode(pipe: StableDiffusionXLPipeline, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """Images (N, 3, h, w) in [-1, 1] to latents (N, C, H, W), without the posterior's noise."""
-    latents = torch.cat([pipe.vae.encode(batch).latent_dist.mode() for batch in images.split(batch_size)])
-    return latents * pipe.vae.config.scaling_factor
+def encode(pipe: Pipeline, images: Tensor, batch_size: int = 64) -> Tensor:
+    """Encode images (N, 3, h, w) in [-1, 1] to latents (N, C, H, W): the posterior's mode, without noise."""
+    with _upcast_vae(pipe.vae):
+        batches = _like_weights(pipe.vae, images).split(batch_size)
+        latents = torch.cat([pipe.vae.encode(batch).latent_dist.mode() for batch in batches])
+    return _like_weights(pipe.vae, latents) * pipe.vae.config.scaling_factor
+
+
+def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
+    """Return the pipeline's default latent shape (C, H, W)."""
+    return (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)

@@ -1,15 +1,18 @@
-"""The scheduler of NitroFusion: LCM's schedule, with a UNet that is told an earlier time than the true one.
+"""LCM's scheduler with NitroFusion's timestep shift (arXiv 2412.02030, and the authors' released scheduler).
 
-Three clocks, kept apart on purpose (arXiv 2412.02030 and the authors' released scheduler):
+Each step uses three noise levels:
 
-1. the latent is at the noise level of the **true** timestep t (`true_timesteps`);
-2. the UNet is **told** t' = floor(t · shift / N) (`timesteps`), and x0 is read off with ᾱ of t';
-3. the next latent is re-noised with ᾱ of the next **true** timestep.
+1. the latent is at the **timestep** t (`unshifted_timesteps`);
+2. the UNet gets the **shifted timestep** t' = floor(t · shift / N) (`timesteps`), and x0 is computed with ᾱ of t';
+3. the next latent is re-noised with ᾱ of the next timestep t.
 """
 
+import inspect
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral
+from types import FrameType
+from typing import Any
 
 import diffusers
 import torch
@@ -21,28 +24,55 @@ from diffusers.schedulers.scheduling_utils import (
     SchedulerMixin,  # noqa: F401 (pipelines that load this class look its base up here)
 )
 
+__all__ = ["TimestepShiftLCMScheduler"]
+
+
+def _integer(name: str, value: Any, low: int, high: int, hint: str = "") -> int:
+    """Convert an integer of any library to int, or raise a ValueError."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool) or not low <= number <= high:
+        raise ValueError(f"{name} is {value!r}; it must be an integer from {low} to {high}{hint}.")
+    return number
+
+
+def _refuse_cuts(frame: FrameType | None) -> None:
+    """Refuse a pipeline's `denoising_end` and `denoising_start`, which it would compare with the shifted timesteps.
+
+    A scheduler does not get these arguments, so they are read from the pipeline that sets the schedule. A test calls
+    diffusers' pipeline, and fails if that is no longer found.
+    """
+    for _ in range(2):  # set_timesteps < retrieve_timesteps < the pipeline's __call__
+        frame = frame and frame.f_back
+        pipe = frame and frame.f_locals.get("self")
+        for name in ("denoising_end", "denoising_start"):
+            value = getattr(pipe, name, None)
+            if value is not None and 0 < value < 1:
+                raise ValueError(
+                    f"{name} is {value}, which diffusers cannot apply to shifted timesteps. Pass each part's unshifted "
+                    "timesteps instead, for example timesteps=[999, 749] and then, to image-to-image, [499, 249]."
+                )
+
 
 class TimestepShiftLCMScheduler(LCMScheduler):
-    """`diffusers.LCMScheduler` for students that were distilled under a shifted timestep.
+    """`diffusers.LCMScheduler` for students distilled with a timestep shift.
 
-    `timesteps` holds what the UNet is told, since that is what every pipeline hands to its UNet; `true_timesteps`
-    holds, entry by entry, the noise level that the latent really has. A shift equal to `num_train_timesteps` is no
-    shift: the class is then `LCMScheduler`, bit for bit.
+    `timesteps` holds the shifted timesteps, since pipelines pass its entries to the UNet; `unshifted_timesteps` holds
+    the latent's noise level at each of them. If `shifted_timestep` equals `num_train_timesteps`, the class is
+    `LCMScheduler`, bit for bit.
 
     Args:
-        shifted_timestep: what the UNet is told in place of `num_train_timesteps`, from 1 to `num_train_timesteps`;
-            250 for NitroSD-Realism, 500 for NitroSD-Vibrant.
-        original_inference_steps: length of the schedule that the student was distilled on, and so the most steps
-            that it can take; 4 for NitroSD.
-
-    All other options are those of `LCMScheduler`.
-
-    Raises:
-        ValueError: if `shifted_timestep` is no integer, or out of range.
+        shifted_timestep: what `num_train_timesteps` is shifted to, an integer from 1 to `num_train_timesteps`; 250 for
+            NitroSD-Realism, 500 for NitroSD-Vibrant.
+        original_inference_steps: length of the schedule that the student was distilled on, and so the largest number
+            of steps that it can take; 4 for NitroSD.
+        others: as in `LCMScheduler`.
     """
 
     timesteps: torch.Tensor
-    true_timesteps: torch.Tensor
+    unshifted_timesteps: torch.Tensor
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["LCMScheduler"]
 
     @register_to_config
@@ -67,115 +97,71 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         rescale_betas_zero_snr: bool = False,
         shifted_timestep: int = 250,
     ):
-        if not isinstance(shifted_timestep, int) or not 1 <= shifted_timestep <= num_train_timesteps:
-            raise ValueError(
-                f"shifted_timestep is {shifted_timestep}; it must be an integer from 1 to num_train_timesteps "
-                f"({num_train_timesteps}). NitroSD-Realism uses 250, NitroSD-Vibrant 500; "
-                f"{num_train_timesteps} is no shift."
-            )
-        super().__init__(
-            num_train_timesteps=num_train_timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule=beta_schedule,
-            trained_betas=trained_betas,
-            original_inference_steps=original_inference_steps,
-            clip_sample=clip_sample,
-            clip_sample_range=clip_sample_range,
-            set_alpha_to_one=set_alpha_to_one,
-            steps_offset=steps_offset,
-            prediction_type=prediction_type,
-            thresholding=thresholding,
-            dynamic_thresholding_ratio=dynamic_thresholding_ratio,
-            sample_max_value=sample_max_value,
-            timestep_spacing=timestep_spacing,
-            timestep_scaling=timestep_scaling,
-            rescale_betas_zero_snr=rescale_betas_zero_snr,
-        )
-        # The class: see the last line of this file. No option counts as a default, since diffusers leaves defaults out
-        # when it makes another scheduler from this config, and the other's own defaults are not SDXL's.
-        self.register_to_config(_class_name=type(self).__name__, _use_default_values=[])
-        self.true_timesteps = self.timesteps
-        self.timesteps = self.told(self.true_timesteps)
+        hint = " (num_train_timesteps); NitroSD-Realism uses 250, NitroSD-Vibrant 500, and the largest is no shift"
+        shifted_timestep = _integer("shifted_timestep", shifted_timestep, 1, num_train_timesteps, hint)
+        longest = _integer("original_inference_steps", original_inference_steps, 1, num_train_timesteps)
+        super().__init__(**{name: self.config[name] for name in inspect.signature(LCMScheduler).parameters})
+        # For the class name see the last line of this file. diffusers leaves defaults out when it makes another
+        # scheduler from this config, and the other's defaults are not SDXL's: so no option is marked as a default.
+        registered = {"_class_name": type(self).__name__, "_use_default_values": []}
+        self.register_to_config(**registered, shifted_timestep=shifted_timestep, original_inference_steps=longest)
+        self.unshifted_timesteps = self.timesteps
+        self.timesteps = self.shift(self.timesteps)
 
-    def told(self, true_timesteps: torch.Tensor) -> torch.Tensor:
-        """t' = floor(t · shift / N): what the UNet is told when the latent is at t. Integers in, integers out."""
-        return true_timesteps * self.config.shifted_timestep // self.config.num_train_timesteps
+    def shift(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return the shifted timesteps t' = floor(t · shift / N), integers for integers."""
+        return timesteps * self.config.shifted_timestep // self.config.num_train_timesteps
 
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
         device: str | torch.device | None = None,
         original_inference_steps: int | None = None,
-        timesteps: list[int] | None = None,
+        timesteps: Sequence[int] | None = None,
         strength: float = 1.0,
     ) -> None:
-        """Choose the schedule: `num_inference_steps` of LCM's, or your own **true** `timesteps`, descending.
+        """Set the schedule: `num_inference_steps` of LCM's, or your own unshifted `timesteps` in descending order.
 
         Raises:
-            ValueError: if the number of steps, the true timesteps or `strength` (above 0, up to 1: the share of the
-                schedule that is left) do not fit, or if two steps would be told the same timestep.
+            ValueError: if the arguments are not valid, or if two steps would have the same shifted timestep.
         """
-        if timesteps is None:
-            self.check_steps(num_inference_steps, original_inference_steps, strength)
-        else:
-            self.check_timesteps(num_inference_steps, timesteps, strength)
+        if self.config.shifted_timestep != self.config.num_train_timesteps:
+            _refuse_cuts(inspect.currentframe())
+        steps, timesteps = self._check_schedule(num_inference_steps, original_inference_steps, timesteps, strength)
         before = self.__dict__.copy()
-        super().set_timesteps(num_inference_steps, device, original_inference_steps, timesteps, strength)
-        true, told = self.timesteps, self.told(self.timesteps)
-        if len(told.unique()) < len(told):
+        super().set_timesteps(steps, device, original_inference_steps, timesteps, strength)
+        self.num_inference_steps = len(self.timesteps)  # LCM counts the steps that `strength` has cut off, too
+        unshifted, shifted = self.timesteps, self.shift(self.timesteps)
+        if len(shifted.unique()) < len(shifted):
             self.__dict__.update(before)
             raise ValueError(
-                f"shifted_timestep {self.config.shifted_timestep} tells the UNet {told.tolist()} at the true timesteps "
-                f"{true.tolist()}: two steps become the same. Use a larger shifted_timestep or fewer steps."
+                f"shifted_timestep {self.config.shifted_timestep} maps the timesteps {unshifted.tolist()} to "
+                f"{shifted.tolist()}, which has duplicates. Use a larger shifted_timestep or fewer steps."
             )
-        self.true_timesteps, self.timesteps = true, told
+        self.unshifted_timesteps, self.timesteps = unshifted, shifted
 
-    def check_steps(
-        self, num_inference_steps: int | None, original_inference_steps: int | None, strength: float
-    ) -> None:
-        """Refuse a number of steps that LCM's schedule, or what `strength` leaves of it, does not have."""
-        longest = self.config.original_inference_steps if original_inference_steps is None else original_inference_steps
-        train = self.config.num_train_timesteps
-        if not isinstance(longest, int) or not 1 <= longest <= train:
-            raise ValueError(f"original_inference_steps is {longest}; it must be an integer from 1 to {train}.")
-        if num_inference_steps is None:
-            raise ValueError("Give num_inference_steps, or your own true timesteps=[...].")
-        if not isinstance(num_inference_steps, int):
-            raise ValueError(f"num_inference_steps is {num_inference_steps}; it must be an integer.")
-        if not 1 <= num_inference_steps <= longest:
+    def _check_schedule(
+        self, steps: int | None, longest: int | None, timesteps: Sequence[int] | None, strength: float
+    ) -> tuple[int | None, list[int] | None]:
+        """Return `set_timesteps`' number of steps or timesteps as checked integers."""
+        if (steps is None) == (timesteps is None):
+            raise ValueError(f"num_inference_steps is {steps} and timesteps is {timesteps}; give exactly one of them.")
+        train_steps = self.config.num_train_timesteps
+        if timesteps is None:
+            longest = self.config.original_inference_steps if longest is None else longest
+            longest = _integer("original_inference_steps", longest, 1, train_steps)
+            hint = " (original_inference_steps); for more, pass a larger original_inference_steps or your own timesteps"
+            wanted = steps = _integer("num_inference_steps", steps, 1, longest, hint)
+        else:
+            timesteps = [_integer("an entry of timesteps", t, 0, train_steps - 1) for t in timesteps]
+            if not timesteps or any(a <= b for a, b in pairwise(timesteps)):
+                raise ValueError(f"timesteps is {timesteps}; give one or more in strictly descending order.")
+            wanted, longest = 1, len(timesteps)
+        if not 0 < strength <= 1 or int(longest * strength) < wanted:
             raise ValueError(
-                f"num_inference_steps is {num_inference_steps}; it must be from 1 to original_inference_steps "
-                f"({longest}), since the steps are picked from that schedule. For more steps pass a larger "
-                "original_inference_steps, or your own true timesteps=[...]."
+                f"strength is {strength}; to run {wanted} of {longest} steps it must be from {wanted}/{longest} to 1."
             )
-        self.check_strength(strength, longest, num_inference_steps)
-
-    def check_timesteps(self, num_inference_steps: int | None, timesteps: Sequence[int], strength: float) -> None:
-        """Refuse true timesteps that are no schedule."""
-        last = self.config.num_train_timesteps - 1
-        if num_inference_steps is not None:
-            raise ValueError(
-                f"num_inference_steps is {num_inference_steps} and timesteps is {timesteps}: give one of the two."
-            )
-        in_range = all(isinstance(t, Integral) and 0 <= t <= last for t in timesteps)
-        if not len(timesteps) or not in_range or not all(a > b for a, b in pairwise(timesteps)):
-            raise ValueError(
-                f"timesteps is {timesteps}; true timesteps must be at least one integer from 0 to {last}, in strictly "
-                f"descending order, for example [{last}, {last // 2}]."
-            )
-        self.check_strength(strength, len(timesteps), 1)
-
-    @staticmethod
-    def check_strength(strength: float, steps: int, wanted: int) -> None:
-        """Refuse a strength that leaves less of a schedule than is wanted."""
-        left = int(steps * strength)
-        if not 0 < strength <= 1 or left < wanted:
-            raise ValueError(
-                f"at strength {strength} of {steps} steps {left} {'is' if left == 1 else 'are'} left, and {wanted} "
-                f"{'is' if wanted == 1 else 'are'} wanted. strength must be from {wanted}/{steps} to 1, or choose "
-                "fewer steps."
-            )
+        return steps, timesteps
 
     def step(
         self,
@@ -185,51 +171,35 @@ class TimestepShiftLCMScheduler(LCMScheduler):
         generator: torch.Generator | None = None,
         return_dict: bool = True,
     ) -> LCMSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
-        """One step: x0 from the noise prediction, then, unless it was the last, fresh noise at the next true level.
+        """Compute x0 from the UNet's prediction and re-noise it to the next unshifted timestep, unless it is the last.
 
-        Args:
-            model_output: the UNet's prediction, (B, C, H, W).
-            timestep: the **told** timestep, an entry of `timesteps`.
-            sample: the latent x_t at the true level, (B, C, H, W).
-            generator: source of the fresh noise.
-            return_dict: return an `LCMSchedulerOutput` (`prev_sample`, `denoised`), else a tuple of the two.
+        `timestep` is the shifted one, an entry of `timesteps`; all else is as in `LCMScheduler.step`.
         """
         if self.step_index is None:
             self._init_step_index(timestep)
-        told = self.timesteps
-        self.timesteps = self.true_timesteps  # LCM's step re-noises to the next entry of `timesteps`: the third clock
+        shifted = self.timesteps
+        self.timesteps = self.unshifted_timesteps  # LCM's step re-noises to the next entry of `timesteps`
         try:
             return super().step(model_output, timestep, sample, generator, return_dict)
         finally:
-            self.timesteps = told
+            self.timesteps = shifted
 
     def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """Noise clean latents to where a schedule begins, as image-to-image and inpainting pipelines do.
+        """Add noise to clean latents (B, C, H, W), as image-to-image and inpainting pipelines do.
 
-        Args:
-            original_samples: x0, (B, C, H, W).
-            noise: (B, C, H, W).
-            timesteps: (B,) **told** timesteps, entries of `timesteps`; the noise is that of their true timesteps.
-
-        Raises:
-            ValueError: if a timestep is not on the schedule.
+        `timesteps` (B,) are entries of `self.timesteps`; the noise level is that of the unshifted ones.
         """
-        return super().add_noise(original_samples, noise, self.true_of_told(timesteps))
-
-    def true_of_told(self, told: torch.Tensor) -> torch.Tensor:
-        """The true timesteps that belong to these entries of `timesteps`."""
-        if self.config.shifted_timestep == self.config.num_train_timesteps:
-            return told
-        matches = told.reshape(-1, 1) == self.timesteps.to(told.device)
-        if self.num_inference_steps is None or not matches.any(1).all():
-            raise ValueError(
-                f"timesteps {told.tolist()} are not all on the schedule: call set_timesteps, then pass entries of "
-                f"scheduler.timesteps. To add noise at a true timestep of your own, use "
-                "DDPMScheduler.from_config(scheduler.config).add_noise."
-            )
-        return self.true_timesteps.to(told.device)[matches.int().argmax(1)].reshape(told.shape)
+        if self.config.shifted_timestep != self.config.num_train_timesteps:
+            matches = timesteps.reshape(-1, 1) == self.timesteps.to(timesteps.device)
+            if self.num_inference_steps is None or not matches.any(1).all():
+                raise ValueError(
+                    f"timesteps {timesteps.tolist()} are not all on the schedule: call set_timesteps, then pass "
+                    "entries of timesteps. For others use DDPMScheduler.from_config(scheduler.config).add_noise."
+                )
+            timesteps = self.unshifted_timesteps.to(timesteps.device)[matches.int().argmax(1)].reshape(timesteps.shape)
+        return super().add_noise(original_samples, noise, timesteps)
 
 
-# When another scheduler is made from this one's config, diffusers looks the writer's name up in its own namespace, to
-# leave out what only the writer understands. Without this line it would warn about `shifted_timestep` every time.
+# When another scheduler is made from this one's config, diffusers looks this class up in its own namespace to leave out
+# what only this class understands. Without this line it would warn about `shifted_timestep`.
 diffusers.TimestepShiftLCMScheduler = TimestepShiftLCMScheduler

@@ -10,34 +10,29 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.mini.parts import PIPELINE_OPTIONS, make_scheduler, make_text_encoders, make_unet, make_vae
 from nitro_lab.mini.tokenizer import make_tokenizer
 from nitro_lab.randomness import seeded
+from tools.miniature.parts import PIPELINE_OPTIONS, make_scheduler, make_text_encoders, make_unet, make_vae
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-MOST_THREADS = 4  # the tests' models are tiny: more threads would wait for each other
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def threads() -> None:
-    """No more threads than the tests' small models can use."""
-    torch.set_num_threads(min(MOST_THREADS, torch.get_num_threads()))
+    """Limit torch's threads: the tests' models are so small that more only wait for each other."""
+    torch.set_num_threads(min(4, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")
 def untrained_parts() -> dict:
-    """The miniature's parts with random weights, as arguments of a pipeline's class. Not to be changed."""
+    """The miniature's parts with random weights, as arguments of a pipeline's class. Tests must not change them."""
     tokenizer = make_tokenizer()
     encoder, encoder_2 = seeded(0, lambda: make_text_encoders(tokenizer))
-    parts = {
-        "text_encoder": encoder,
-        "text_encoder_2": encoder_2,
-        "unet": seeded(1, make_unet),
-        "vae": seeded(2, make_vae),
-    }
+    parts = {"text_encoder": encoder, "text_encoder_2": encoder_2}
+    parts |= {"unet": seeded(1, make_unet), "vae": seeded(2, make_vae)}
     modules = {name: part.eval().requires_grad_(False) for name, part in parts.items()}
     return modules | {"tokenizer": tokenizer, "tokenizer_2": make_tokenizer()}
 
@@ -45,11 +40,7 @@ def untrained_parts() -> dict:
 @pytest.fixture
 def untrained_pipeline(untrained_parts: dict) -> StableDiffusionXLPipeline:
     """The miniature with random weights, the teacher's scheduler and no progress bar."""
-    pipe = StableDiffusionXLPipeline(
-        **untrained_parts,
-        scheduler=make_scheduler(),
-        **PIPELINE_OPTIONS,
-    )
+    pipe = StableDiffusionXLPipeline(**untrained_parts, scheduler=make_scheduler(), **PIPELINE_OPTIONS)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -69,10 +60,10 @@ def chromium() -> Iterator["Browser"]:
 
 
 def require_browser() -> str:
-    """Path of a browser; without one the test is skipped, or failed where NITRO_LAB_REQUIRE_BROWSER is 1."""
+    """Return the path of a browser. Without one the test is skipped, or fails if NITRO_LAB_REQUIRE_BROWSER is 1."""
     executable = find_browser()
     if executable is None:
-        missing = f"no browser: none of {', '.join(BROWSERS)} is installed"
+        missing = f"none of {', '.join(BROWSERS)} is installed"
         if os.environ.get("NITRO_LAB_REQUIRE_BROWSER") == "1":
             pytest.fail(missing)
         pytest.skip(missing)
@@ -80,7 +71,7 @@ def require_browser() -> str:
 
 
 def find_browser() -> str | None:
-    """Path of the first browser of `BROWSERS` that is there."""
+    """Return the path of the first installed browser of `BROWSERS`."""
     if Path("/usr/bin/chromium").exists():
         return "/usr/bin/chromium"
     return next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -1,28 +1,21 @@
-"""Without a browser its tests are skipped with a plain word, or failed where one is required."""
+"""The tools of browser tests: what happens without a browser, and when a cell fails."""
 
 import conftest
 import pytest
+from browser import jupyter_lab, open_notebook, write_notebook
 
 
-@pytest.fixture(autouse=True)
-def no_browser(monkeypatch):
+@pytest.mark.parametrize(("required", "outcome"), [("0", pytest.skip.Exception), ("1", pytest.fail.Exception)])
+def test_without_a_browser_a_test_is_skipped_or_fails(required, outcome, monkeypatch):
     monkeypatch.setattr(conftest, "find_browser", lambda: None)
-
-
-def test_skipped_with_a_plain_word(monkeypatch):
-    monkeypatch.delenv("NITRO_LAB_REQUIRE_BROWSER", raising=False)
-    with pytest.raises(pytest.skip.Exception, match=r"no browser: none of chromium, .* is installed"):
+    monkeypatch.setenv("NITRO_LAB_REQUIRE_BROWSER", required)
+    with pytest.raises(outcome, match="chromium"):
         conftest.require_browser()
 
 
-def test_failed_where_required(monkeypatch):
-    monkeypatch.setenv("NITRO_LAB_REQUIRE_BROWSER", "1")
-    with pytest.raises(pytest.fail.Exception, match="no browser"):
-        conftest.require_browser()
-
-
-def test_drives_a_page(chromium):
-    page = chromium.new_page()
-    page.set_content("<h1>hello</h1>")
-    assert page.inner_text("h1") == "hello"
-    page.close()
+def test_a_cell_that_fails_fails_the_test_at_once(chromium, tmp_path):
+    write_notebook(tmp_path / "a.ipynb", "import sys\nprint('no error', file=sys.stderr)", "import nowhere", "2")
+    with jupyter_lab(tmp_path) as lab, open_notebook(chromium, lab, "a.ipynb") as notebook:
+        notebook.page.set_default_timeout(30_000)
+        with pytest.raises(AssertionError, match="ModuleNotFoundError: No module named 'nowhere'"):
+            notebook.run_all_cells()

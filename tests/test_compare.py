@@ -1,159 +1,161 @@
-"""Comparisons: equal starts, runs found and resumed, ideas from a notebook, failures, rows that come once."""
+"""Comparisons: equal starts, runs that are found and resumed, heads of notebooks, failures, the ablation script."""
 
-import csv
-import importlib.util
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from small_pool import MeanHead
 from tiny_training import TINY
 
-import nitro_lab.compare as compare_module
-import nitro_lab.compare.run as compare_run
-from nitro_lab.checkpoints import load_pipeline
-from nitro_lab.compare import budget, compare
-from nitro_lab.compare.ablation import MARKS, append_result, read_results
-from nitro_lab.compare.cost import share_cores
-from nitro_lab.compare.planning import BASE, plan
-from nitro_lab.compare.run import finish, write
-from nitro_lab.distill import train
-from nitro_lab.exam import mark, set_exam, sit
-from nitro_lab.ideas import Ideas
-from nitro_lab.judging import draw_batch
-from nitro_lab.mini.judge import load_judge
-from nitro_lab.objectives import OBJECTIVES
-from nitro_lab.runs.folder import read_reports, run
-from nitro_lab.studio import prepare
+from benchmarks import ablation
+from nitro_lab.discriminators.losses import GAN_LOSSES, GANLoss
+from nitro_lab.evaluation.eval_set import compute_metrics, make_eval_set, sample_eval_set
+from nitro_lab.experiments import compare as module
+from nitro_lab.experiments.compare import Result, compare, execute, finish, plan
+from nitro_lab.mini.classifier import load_scene_classifier
+from nitro_lab.models import load_pipeline
+from nitro_lab.training.config import DistillConfig
+from nitro_lab.training.parts import Parts
+from nitro_lab.training.run import TrainingRun, read_reports
+from nitro_lab.training.state import prepare_training
+from nitro_lab.training.step import sample_batch, training_step
 
-SHORT = {"seeds": 1, "steps": 2, "images": 12, "config": TINY}
-ROOT = Path(__file__).parent.parent
+SHORT = {"seeds": 1, "steps": 2, "num_images": 12, "config": TINY}
+NUM_PARAMETERS = 4 * 3 * 2 * sum(channels + 1 for channels in (64,) * 4 + (80,) * 3 + (96,) * 3)  # of mean heads
+
+
+def planned(variants, folder, **options):
+    return plan(variants, folder=folder, **SHORT | options)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory):
+def private_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # other processes see it too
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # other processes see it, too
         yield
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory, private_cache):
+def compared(tmp_path_factory, private_cache):
+    """Results by variant, and their folder. Not to be changed."""
     folder = tmp_path_factory.mktemp("compared")
-    changes = {"full": {}, "mine": MeanHead, "same": {"slots": TINY.slots}}
-    return {result.variant: result for result in compare(changes, **SHORT, folder=folder, jobs=1)}, folder
+    variants = {"full": {}, "mine": MeanHead, "same": {"heads_per_cell": TINY.heads_per_cell}}
+    return {result.variant: result for result in compare(variants, **SHORT, folder=folder, jobs=1)}, folder
 
 
-def test_each_variant_comes_once_and_equal_ones_are_one_run(compared):
-    results, folder = compared
-    assert set(results) == {"full", "mine", "same"}
-    assert results["full"].key == results["same"].key
-    assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
-
-
-def test_a_result_is_what_its_student_gets_in_the_exam(compared):
+def test_a_result_is_that_of_its_student(compared):
     result = compared[0]["mine"]
     folder = result.grid.parent
     pipe = load_pipeline("mini-regressed", unet=folder / "student.safetensors")
-    exam = set_exam(load_pipeline("mini-teacher"), load_judge(), images=12)
-    assert result.marks == pytest.approx(mark(exam, sit(exam, pipe, 1)))
-    reports = read_reports(folder)
-    assert result.margin == pytest.approx(reports["margin"][-1])  # a quarter of two steps is one
-    assert result.seconds == pytest.approx(reports["seconds"][-1])
-    assert result.parameters == 4 * 3 * 2 * sum(channels + 1 for channels in (64,) * 4 + (80,) * 3 + (96,) * 3)
-    assert result.memory > 100
-    assert result.captions == exam.prompts[:8]
-    assert result.grid.read_bytes()[1:4] == b"PNG"
+    eval_set = make_eval_set(load_pipeline("mini-teacher"), load_scene_classifier(), num_images=12)
+    images = sample_eval_set(eval_set, pipe, 1)
+    assert result.metrics == pytest.approx(compute_metrics(eval_set, images))
+    assert result.captions == eval_set.prompts[:8]
+    grid = np.asarray(Image.open(result.grid), dtype=float)
+    assert grid[:, 64:128] == pytest.approx(255 * (images[1].clamp(-1, 1) / 2 + 0.5).permute(1, 2, 0).numpy(), abs=1)
+    last = read_reports(folder).iloc[-1]
+    assert (result.logit_gap, result.seconds) == pytest.approx((last["logit_gap"], last["seconds"]))
     assert not (folder / "checkpoint.safetensors").exists()
 
 
-def test_finished_runs_are_found_and_nothing_is_trained(compared, monkeypatch, capsys):
+def test_equal_runs_are_shared_and_finished_ones_found_and_not_trained(compared, monkeypatch, capsys):
     results, folder = compared
-    monkeypatch.setattr(compare_module, "finish", None)
-    again = list(compare({"other name": {}, "mine": MeanHead}, **SHORT, folder=folder))
-    assert capsys.readouterr().out == "No run is left (2 found on disk).\n"
-    assert [replace(result, variant="full") for result in again[:1]] == [results["full"]]
-    assert again[1] == results["mine"]
+    assert results["full"] == replace(results["same"], variant="full")
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
+    monkeypatch.setattr(module, "finish", None)
+    again = compare({"other name": {}, "mine": MeanHead}, **SHORT, folder=folder)
+    assert {result.reference for result in results.values()} == {"full"}
+    expected = [replace(results["full"], variant="other name"), results["mine"]]
+    assert list(again) == [replace(result, reference="other name") for result in expected]
+    assert "disk: 2. To train: 0" in capsys.readouterr().out
+
+
+def test_other_runs_have_other_keys(tmp_path):
+    other_head = {"variants": {"mine": lambda channels: MeanHead(channels)}}
+    other_rate = {"variants": {"mine": {"head": MeanHead, "disc_learning_rate": 1e-3}}}
+    changes = [{}, other_head, other_rate, {"steps": 3}, {"num_images": 13}, {"seeds": [1]}]
+    runs = [planned(**{"variants": {"mine": MeanHead}} | change, folder=tmp_path)[0] for change in changes]
+    assert len({run.key for run in runs}) == len(changes)
 
 
 def test_variants_with_other_pools_see_the_same_data(tmp_path):
-    changes = {"a": {}, "b": {"slots": 1, "head": MeanHead, "refresh": 0.5}}
-    batches, parts = [], ("reals", "x_T", "real_noise", "fake_noise")
-    for asked in plan(changes, folder=tmp_path, **SHORT):
-        training = prepare(asked.config, asked.folder, asked.ideas)
-        next(train(training))
-        batches.append(draw_batch(training))
-    assert all(torch.equal(getattr(batches[0], part), getattr(batches[1], part)) for part in parts)
+    batches, names = [], ("real_x0", "x_T", "real_noise", "fake_noise")
+    for run in planned({"a": {}, "b": {"heads_per_cell": 1, "head": MeanHead, "refresh_rate": 0.5}}, tmp_path):
+        state = prepare_training(run.config, run.folder, run.parts)
+        training_step(state, 0)
+        batches.append(sample_batch(state))
+    assert all(torch.equal(getattr(batches[0], name), getattr(batches[1], name)) for name in names)
 
 
-def test_a_cut_run_goes_on_and_ends_as_the_uncut_one(compared, tmp_path):
-    uncut = compared[0]["mine"]
-    (asked,) = plan({"mine": MeanHead}, folder=tmp_path, **SHORT)
-    assert asked.key == uncut.key
-    with closing(run(asked.config, asked.folder, asked.ideas)) as reports:
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(compared, tmp_path):
+    whole = compared[0]["mine"]
+    (run,) = planned({"mine": MeanHead}, tmp_path)
+    assert run.key == whole.key
+    with closing(TrainingRun(run.config, run.folder, run.parts).steps()) as reports:
         next(reports)
-    result = finish(asked, share_cores(1, 1)[1])  # as many threads as the uncut one had
-    assert result.marks == uncut.marks
-    weights = [load_file(grid.with_name("student.safetensors")) for grid in (result.grid, uncut.grid)]
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    result = finish(run)
+    assert result.metrics == whole.metrics
+    first, second = (load_file(grid.with_name("student.safetensors")) for grid in (result.grid, whole.grid))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_other_code_of_an_idea_cannot_go_on_with_a_checkpoint(tmp_path):
-    with closing(run(TINY, tmp_path, Ideas(head=MeanHead))) as reports:
-        next(reports)
-    with pytest.raises(ValueError, match=r"code of head: saved '.*', now None"):
-        next(run(TINY, tmp_path))
+def test_a_failed_run_is_a_result_and_a_damaged_result_is_named(tmp_path):
+    broken = GANLoss(lambda real, fake: real.mean() * float("nan"), GAN_LOSSES["hinge"].generator)
+    variants = {"broken": Parts(gan_loss=broken)}
+    (result,) = compare(variants, **SHORT, folder=tmp_path, jobs=1)
+    assert re.search("Step 1.*nan", result.failed)
+    assert result.metrics == {}
+    (run,) = planned(variants, tmp_path)
+    assert run.find().failed == result.failed
+    (run.folder / "result.json").write_text('{"seed"')
+    with pytest.raises(ValueError, match=r"result\.json"):
+        run.find()
 
 
-def test_a_run_that_fails_is_a_result(tmp_path):
-    broken = replace(OBJECTIVES["hinge"], critic=lambda real, fake: real.mean() * float("nan"))
-    (result,) = compare({"broken": Ideas(objective=broken)}, **SHORT, folder=tmp_path, jobs=1)
-    assert result.failed.startswith("Step 1: critic loss nan")
-    assert result.marks == {}
-    (again,) = compare({"broken": Ideas(objective=broken)}, **SHORT, folder=tmp_path)
-    assert again.failed == result.failed
-
-
-def test_two_that_want_the_same_run_make_it_once(compared, tmp_path, monkeypatch):
-    (asked,) = plan({"mine": MeanHead}, folder=tmp_path, **SHORT)
+def test_a_run_is_made_by_one_process_at_a_time(compared, tmp_path, monkeypatch):
+    (run,) = planned({"mine": MeanHead}, tmp_path)
     made = []
 
-    def slowly(run):
+    def slowly(run) -> Result:
         made.append(run)
         time.sleep(0.3)
-        write(compared[0]["mine"], run.folder)
-        return run.found()
+        (run.folder / "result.json").write_bytes(compared[0]["mine"].grid.with_name("result.json").read_bytes())
+        return run.find()
 
-    monkeypatch.setattr(compare_run, "train_and_examine", slowly)
+    monkeypatch.setattr(module, "_train_and_evaluate", slowly)
     with ThreadPoolExecutor() as pool:
-        first, second = pool.map(finish, [asked, asked])
-    assert first == second
-    assert len(made) == 1
+        list(pool.map(finish, [run, run]))
+    assert made == [run]
 
 
-def test_the_budget_counts_what_is_left_and_times_a_step(compared):
-    told = budget({"full": {}, "mine": MeanHead, "new": {"slots": 3}}, **(SHORT | {"steps": 2}), folder=compared[1])
-    assert (told.found, told.left, told.timed) == (2, 1, "new")
-    assert told.seconds == pytest.approx(told.overhead + 2 * told.step)
-    assert told.jobs * told.threads >= 1
-    assert "fewer seeds, steps, variants or images" in str(told)
+def test_heads_defined_in_a_function_reach_other_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_estimate", lambda runs, jobs: "")
+
+    class Mine(MeanHead):
+        pass
+
+    runs = planned({"mine": Mine, "mid": {"head": Mine, "feature_indices": (9,)}}, tmp_path, steps=1)
+    results = {result.variant: result.num_parameters for result in execute(runs, jobs=2)}
+    assert results == {"mine": NUM_PARAMETERS, "mid": 4 * 3 * 2 * 97}
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"changes": {}}, "changes is empty; give {name: change}"),
-        ({"changes": {"a": {"slot": 2}}}, "Variant 'a' changes slot; a change may name settings"),
-        ({"changes": {"a": {"seed": 2}}}, "Variant 'a' changes seed; .* arguments of compare"),
-        ({"changes": {"a": {"slots": 0}}}, "Variant 'a': slots is 0; it must be at least 1"),
-        ({"changes": {"a": 3}}, "Variant 'a': head is 3; give a class"),
-        ({"changes": {"a": {}}, "seeds": 0}, "seeds is 0; give how many, at least 1"),
-        ({"changes": {"a": {}}, "images": 5}, "images is 5; the distances need at least 10"),
+        ({"variants": {"a": {"slot": 2}}}, "'a'.*slot"),
+        ({"variants": {"a": {"seed": 2}}}, "'a'.*seed"),
+        ({"variants": {"a": {"heads_per_cell": 0}}}, "'a'.*heads_per_cell.*0"),
+        ({"variants": {"a": 3}}, "'a'.*head.*3"),
+        ({"variants": {"a": {}}, "seeds": 0}, r"range\(0, 0\)"),
+        ({"variants": {"a": {}}, "num_images": 5}, "num_images.*5"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_at_once(given, named, tmp_path):
@@ -161,48 +163,24 @@ def test_what_cannot_be_compared_is_refused_at_once(given, named, tmp_path):
         compare(**(SHORT | given), folder=tmp_path)
 
 
-def test_rows_of_the_ablation_come_once(compared, tmp_path):
-    table = tmp_path / "table.csv"
-    for result in [*compared[0].values(), *compared[0].values()]:
-        append_result(result, table)
-    assert len(table.read_text().splitlines()) == 4
-    there = [(result.variant, result.key) for result in read_results(table)]
-    assert there == [(name, result.key) for name, result in compared[0].items()]
-
-
-def load_ablation():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("ablation", ROOT / "benchmarks" / "ablation.py")
-    ablation = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ablation)
-    return ablation
-
-
-def test_no_two_variants_of_the_ablation_are_the_same(tmp_path):
-    ablation = load_ablation()
-    runs = plan(ablation.VARIANTS, folder=tmp_path, **SHORT | {"config": ablation.CONFIG})
+def test_rows_of_the_ablation_are_added_once_and_its_means_are_those_of_its_rows(compared, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "TABLE", tmp_path / "rows.csv")
+    monkeypatch.setattr(ablation, "MEANS", tmp_path / "means.csv")
+    runs = planned(ablation.VARIANTS, tmp_path, config=ablation.CONFIG)
     assert len({run.key for run in runs}) == len(ablation.VARIANTS)
-
-
-def test_means_of_the_ablation_are_those_of_its_rows(compared, tmp_path, monkeypatch):
-    ablation = load_ablation()
-    files = {"FOLDER": tmp_path, "TABLE": tmp_path / "rows.csv", "MEANS": tmp_path / "means.csv"}
-    for name, path in (files | {"PAGE": tmp_path / "page.html", "GRIDS": tmp_path / "grids.png"}).items():
-        monkeypatch.setattr(ablation, name, path)
-    changes = {"full": {}, "no refresh": {"refresh": 0.0}}
-    runs = plan(changes, folder=tmp_path, **SHORT | {"config": BASE, "seeds": 2})
+    runs = planned({"full": {}, "no refresh": {"refresh_rate": 0.0}}, tmp_path, config=DistillConfig(), seeds=2)
     ablation.write_means(runs)
     assert not ablation.MEANS.exists()  # nothing to compare with
-    values = {"full": (0.5, 0.7), "no refresh": (0.25, 0.65)}
-    for asked in reversed(runs):
-        seed, place = asked.config.seed, {"variant": asked.variant, "key": asked.key}
-        marks = dict.fromkeys(MARKS, 0.0) | {"all": values[asked.variant][seed]}
-        append_result(replace(compared[0]["full"], seed=seed, marks=marks, **place), ablation.TABLE)
-    append_result(replace(compared[0]["full"], key="of other weights"), ablation.TABLE)
+    values = {("full", 0): 0.5, ("full", 1): 0.7, ("no refresh", 0): 0.25, ("no refresh", 1): 0.65}
+    for run in [*reversed(runs), runs[0]]:
+        labels = {"variant": run.variant, "seed": run.config.seed, "key": run.key}
+        metrics = {"all": values[run.variant, run.config.seed]}
+        ablation.append_row(replace(compared[0]["full"], metrics=metrics, **labels), ablation.TABLE)
+    assert len(pd.read_csv(ablation.TABLE)) == len(runs)
+    ablation.append_row(replace(compared[0]["full"], key="of other weights"), ablation.TABLE)
     ablation.write_means(runs)
-    with ablation.MEANS.open(newline="") as file:
-        full, other = csv.DictReader(file)
-    assert (full["variant"], other["variant"], other["seeds"]) == ("full", "no refresh", "2")
-    assert (float(full["all"]), float(other["all difference"])) == pytest.approx((0.6, -0.15))
-    assert float(other["all difference ±"]) == pytest.approx(12.7062 * 0.1, rel=1e-4)  # t of one degree, by table
-    assert "no refresh" in ablation.PAGE.read_text()
+    means = pd.read_csv(ablation.MEANS, index_col=["variant", "metric"])
+    assert means.loc[("full", "all"), "mean"] == pytest.approx(0.6)
+    other = means.loc[("no refresh", "all")]
+    assert (other["num_pairs"], other["difference"]) == (2, pytest.approx(-0.15))
+    assert other["difference_half"] == pytest.approx(12.7062 * 0.1, rel=1e-4)  # t of one degree, from a table

@@ -1,33 +1,32 @@
 """Sampling step by step and in batches is the pipeline's own sampling."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler as DPMSolver
 
-from nitro_lab.mini.noise import SIZE
-from nitro_lab.mini.parts import LATENT_SIZE, make_scheduler
+from nitro_lab.mini.render import SIZE
 from nitro_lab.sampling import (
-    Conditioning,
     decode,
     encode,
     encode_prompts,
-    generate,
     predict_noise,
-    watch,
-    x0_from_noise,
+    sample_image,
+    sample_latents,
+    sample_trajectory,
+    x0_from_eps,
 )
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
+from tools.miniature.parts import LATENT_SIZE, make_scheduler
 
 PROMPTS = [
     "a large solid red star in the center on a night background",
     "a small striped blue ring at the top on a meadow background",
     "a large dotted white heart on the left on an ocean background",
 ]
-SCHEDULERS = {
-    "shifted": lambda: TimestepShiftLCMScheduler(shifted_timestep=500),
-    "DPM-Solver++": make_scheduler,
-    "DDIM": lambda: DDIMScheduler.from_config(make_scheduler().config),
-}
 
 
 @pytest.fixture
@@ -36,13 +35,13 @@ def noise() -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def watched(pipe, noise, steps, guidance=1.0, seed=0) -> list:
-    """All steps, with the conditioning that the pipeline itself would use."""
+def trajectory(pipe, noise, steps, guidance=1.0, seed=0) -> list:
+    """All steps, with the embeddings that the pipeline itself would use."""
     with torch.no_grad():
-        empty = encode_prompts(pipe, [""] * len(noise)) if guidance != 1 else None
-        conditioning = encode_prompts(pipe, PROMPTS)
+        negative = encode_prompts(pipe, [""] * len(noise)) if guidance != 1 else None
+        embeds = encode_prompts(pipe, PROMPTS)
     generator = torch.Generator().manual_seed(seed) if isinstance(pipe.scheduler, TimestepShiftLCMScheduler) else None
-    return list(watch(pipe.unet, pipe.scheduler, noise, conditioning, steps, empty, guidance, generator))
+    return list(sample_trajectory(pipe.unet, pipe.scheduler, noise, embeds, steps, negative, guidance, generator))
 
 
 def by_pipeline(pipe, noise, steps, guidance, seed=0) -> torch.Tensor:
@@ -57,38 +56,54 @@ def by_pipeline(pipe, noise, steps, guidance, seed=0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_watching_ends_where_the_pipeline_ends(untrained_pipeline, noise, scheduler, guidance):
-    untrained_pipeline.scheduler = SCHEDULERS[scheduler]()
-    steps = watched(untrained_pipeline, noise, 4, guidance)
-    assert [step.told for step in steps] == untrained_pipeline.scheduler.timesteps.tolist()
+@pytest.mark.parametrize(
+    "scheduler", [TimestepShiftLCMScheduler, DPMSolver, DDIMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler]
+)
+def test_a_trajectory_ends_where_the_pipeline_ends(untrained_pipeline, noise, scheduler, guidance):
+    untrained_pipeline.scheduler = scheduler.from_config(make_scheduler().config)
+    steps = trajectory(untrained_pipeline, noise, 4, guidance)
+    assert [step.timestep for step in steps] == untrained_pipeline.scheduler.timesteps.long().tolist()
     expected = by_pipeline(untrained_pipeline, noise, 4, guidance)
     torch.testing.assert_close(steps[-1].latents, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_guidance_changes_the_sample(untrained_pipeline, noise):
-    plain, guided = (watched(untrained_pipeline, noise, 2, guidance)[-1].latents for guidance in (1.0, 3.0))
-    assert (plain - guided).abs().max() > 1e-3
+    torch.testing.assert_close(steps[-1].x0, expected, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
-def test_guidance_of_one_or_less_ignores_the_empty_prompt(untrained_pipeline, noise, guidance):
-    with torch.no_grad():
-        conditioning = encode_prompts(untrained_pipeline, PROMPTS)
-    arguments = (untrained_pipeline.unet, untrained_pipeline.scheduler, noise, conditioning, 2)
-    *_, alone = watch(*arguments)
-    *_, beside = watch(*arguments, empty=conditioning[torch.tensor([1, 2, 0])], guidance=guidance)
+def test_negative_embeddings_and_guidance_belong_together(untrained_pipeline, noise, guidance):
+    """A guidance of one or less ignores the negative prompt; more guidance needs one."""
+    embeds = encode_prompts(untrained_pipeline, PROMPTS)
+    arguments = (untrained_pipeline.unet, untrained_pipeline.scheduler, noise, embeds, 2)
+    *_, alone = sample_trajectory(*arguments)
+    *_, beside = sample_trajectory(*arguments, negative_embeds=embeds[torch.tensor([1, 2, 0])], guidance_scale=guidance)
     assert torch.equal(alone.latents, beside.latents)
+    with pytest.raises(ValueError, match=r"guidance_scale is 2\.0.*negative_embeds"):
+        next(sample_trajectory(*arguments, guidance_scale=2.0))
 
 
-def test_watched_x0_is_read_off_with_the_told_time(untrained_pipeline, noise):
-    untrained_pipeline.scheduler = TimestepShiftLCMScheduler(shifted_timestep=250)
-    (step,) = watched(untrained_pipeline, noise, 1)
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("scheduler", [DPMSolver, DDIMScheduler, EulerDiscreteScheduler])
+def test_x0_of_a_trajectory_follows_the_prediction_type(untrained_pipeline, noise, scheduler, kind):
+    """The UNet's output, read as ε or as v at the first step, from pure noise."""
+    pipe = untrained_pipeline
+    pipe.scheduler = scheduler.from_config(make_scheduler().config, prediction_type=kind, clip_sample=False)
+    step = trajectory(pipe, noise, 4)[0]
+    ours, alpha = pipe.scheduler, pipe.scheduler.alphas_cumprod[999]
+    x = noise * ours.init_noise_sigma * alpha.sqrt() if scheduler is EulerDiscreteScheduler else noise
     with torch.no_grad():
-        eps = predict_noise(untrained_pipeline.unet, noise, 249, encode_prompts(untrained_pipeline, PROMPTS))
-    alpha = untrained_pipeline.scheduler.alphas_cumprod[249]
-    torch.testing.assert_close(step.x0, (noise - (1 - alpha).sqrt() * eps) / alpha.sqrt())
-    torch.testing.assert_close(step.x0, step.latents, rtol=1e-4, atol=1e-4)
+        output = predict_noise(pipe.unet, x, 999, encode_prompts(pipe, PROMPTS))
+    x0 = {
+        "epsilon": (x - (1 - alpha).sqrt() * output) / alpha.sqrt(),
+        "v_prediction": alpha.sqrt() * x - (1 - alpha).sqrt() * output,
+    }
+    torch.testing.assert_close(step.x0, x0[kind], rtol=1e-3, atol=1e-3)
+
+
+def test_schedulers_that_do_not_give_x0_are_refused(untrained_pipeline, noise):
+    untrained_pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    untrained_pipeline.scheduler.init_noise_sigma = 1.0
+    untrained_pipeline.scheduler.scale_model_input = lambda latents, timestep: latents
+    with pytest.raises(ValueError, match=r"FlowMatchEulerDiscreteScheduler.*DDIMScheduler"):
+        trajectory(untrained_pipeline, noise, 2)
 
 
 def test_x0_undoes_noising_at_one_time_for_each_row():
@@ -96,32 +111,23 @@ def test_x0_undoes_noising_at_one_time_for_each_row():
     clean, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
     t = torch.tensor([10, 500, 999])
     noised = DDIMScheduler.from_config(scheduler.config).add_noise(clean, noise, t)
-    torch.testing.assert_close(x0_from_noise(scheduler.alphas_cumprod, noised, noise, t), clean, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x0_from_eps(scheduler.alphas_cumprod, noised, noise, t), clean, rtol=1e-4, atol=1e-4)
 
 
-def test_batches_give_what_one_batch_gives(untrained_pipeline, noise):
+def test_batches_give_what_the_pipeline_gives(untrained_pipeline, noise):
     """With a scheduler that adds no noise of its own, and for the last, smaller batch too."""
-    whole = generate(untrained_pipeline, PROMPTS, noise, 3, guidance=3.0)
-    parts = generate(untrained_pipeline, PROMPTS, noise, 3, guidance=3.0, batch_size=2)
-    assert whole.shape == noise.shape
-    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(whole, by_pipeline(untrained_pipeline, noise, 3, 3.0), rtol=1e-4, atol=1e-4)
-
-
-def test_generate_follows_its_seed(untrained_pipeline, noise):
-    untrained_pipeline.scheduler = TimestepShiftLCMScheduler(shifted_timestep=500)
-    first, again, other = (generate(untrained_pipeline, PROMPTS, noise, 3, seed=seed) for seed in (1, 1, 2))
+    before, expected = noise.clone(), by_pipeline(untrained_pipeline, noise, 3, 3.0)
+    for batch_size in (2, 64):
+        latents = sample_latents(untrained_pipeline, PROMPTS, noise, 3, guidance_scale=3.0, batch_size=batch_size)
+        torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(noise, before)
+    untrained_pipeline.scheduler = TimestepShiftLCMScheduler()  # adds noise, and so depends on the seed
+    first, again, other = (sample_latents(untrained_pipeline, PROMPTS, noise, 3, seed=n) for n in (1, np.int64(1), 2))
     assert torch.equal(first, again)
     assert (first - other).abs().max() > 1e-3
 
 
-def test_generate_leaves_the_noise_as_it_was(untrained_pipeline, noise):
-    before = noise.clone()
-    generate(untrained_pipeline, PROMPTS, noise, 2)
-    assert torch.equal(noise, before)
-
-
-def test_decode_and_encode_undo_the_pipelines_scaling(untrained_pipeline, noise):
+def test_decode_and_encode_apply_the_scaling_factor(untrained_pipeline, noise):
     vae = untrained_pipeline.vae
     images = decode(untrained_pipeline, noise, batch_size=2)
     assert images.shape == (len(noise), 3, SIZE, SIZE)
@@ -133,20 +139,43 @@ def test_decode_and_encode_undo_the_pipelines_scaling(untrained_pipeline, noise)
     torch.testing.assert_close(encode(untrained_pipeline, images, batch_size=2), latents, rtol=1e-4, atol=1e-5)
 
 
-def test_decoded_pictures_are_the_pipelines(untrained_pipeline, noise):
-    latents = by_pipeline(untrained_pipeline, noise, 2, 3.0)
-    pictures = untrained_pipeline(
-        prompt=PROMPTS,
-        latents=noise.clone(),
-        num_inference_steps=2,
-        guidance_scale=3.0,
-        output_type="pt",
-    ).images
-    torch.testing.assert_close((decode(untrained_pipeline, latents) + 1) / 2, pictures, rtol=1e-4, atol=1e-4)
+def half_precision(pipe, force_upcast):
+    """The pipeline in float16, with a VAE whose decoder overflows in that precision."""
+    for name in ("vae", "unet", "text_encoder", "text_encoder_2"):
+        setattr(pipe, name, copy.deepcopy(getattr(pipe, name)))
+    if force_upcast:
+        for weights in (*pipe.vae.decoder.conv_in.parameters(), *pipe.vae.encoder.conv_in.parameters()):
+            weights *= 4e4
+    pipe.vae.register_to_config(force_upcast=force_upcast)
+    return pipe.to(torch.float16)
 
 
-def test_rows_of_a_conditioning():
-    conditioning = Conditioning(torch.arange(12.0).reshape(3, 2, 2), torch.arange(3.0)[:, None], torch.ones(3, 6))
-    rows = conditioning[torch.tensor([2, 0])]
-    assert rows.pooled.flatten().tolist() == [2, 0]
-    assert (rows.tokens.shape, rows.sizes.shape) == ((2, 2, 2), (2, 6))
+@pytest.mark.parametrize("force_upcast", [True, False])
+def test_float16_is_as_in_the_pipeline(untrained_pipeline, noise, force_upcast):
+    pipe = half_precision(untrained_pipeline, force_upcast)
+    pipe.scheduler = TimestepShiftLCMScheduler()
+    expected = pipe(PROMPTS, latents=noise.half(), output_type="pt", num_inference_steps=1, guidance_scale=0).images
+    images = decode(pipe, sample_latents(pipe, PROMPTS, noise, 1))  # float32 noise
+    assert images.isfinite().all()
+    torch.testing.assert_close((images.float() + 1) / 2, expected.float(), rtol=1e-2, atol=1e-2)
+
+    latents = encode(pipe, images.float())
+    assert pipe.vae.dtype == latents.dtype == torch.float16
+    vae = copy.deepcopy(pipe.vae).float()
+    expected = vae.encode(images.float()).latent_dist.mode() * vae.config.scaling_factor
+    torch.testing.assert_close(latents.float(), expected, rtol=1e-2, atol=2e-2)
+
+    expected = by_pipeline(pipe, noise.half(), 2, 1.0)
+    last = trajectory(pipe, noise, 2)[-1].latents
+    assert last.dtype == torch.float16
+    torch.testing.assert_close(last, expected, rtol=1e-2, atol=1e-2)
+
+
+def test_one_image_and_remarks(untrained_pipeline):
+    untrained_pipeline.scheduler = TimestepShiftLCMScheduler()
+    image, remarks = sample_image(untrained_pipeline, PROMPTS[0], np.int64(3), np.int64(1))
+    again, _ = sample_image(untrained_pipeline, PROMPTS[0], 3, 1)
+    assert (image.size, image.tobytes(), remarks) == ((SIZE, SIZE), again.tobytes(), [])
+    _, (unknown, cut) = sample_image(untrained_pipeline, "a red unicorn " * 30, 3, 1)
+    assert "unicorn" in unknown
+    assert str(untrained_pipeline.tokenizer.model_max_length - 2) in cut

@@ -1,40 +1,44 @@
-"""The shifted scheduler against PAPER's tables, LCM itself, ComfyUI's sigma form, and the released convention."""
+"""The shifted scheduler against the paper's tables, LCM, ComfyUI's sigma form, and the released convention."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, LCMScheduler
 
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
 
-SHIFTS = {"NitroSD-Realism": 250, "NitroSD-Vibrant": 500}
-TRUE = {1: [999], 2: [999, 499], 3: [999, 749, 499], 4: [999, 749, 499, 249]}
-TOLD = {
+TIMESTEPS = {1: [999], 2: [999, 499], 3: [999, 749, 499], 4: [999, 749, 499, 249]}
+SHIFTED = {  # 250 is NitroSD-Realism, 500 NitroSD-Vibrant
     250: {1: [249], 2: [249, 124], 3: [249, 187, 124], 4: [249, 187, 124, 62]},
     500: {1: [499], 2: [499, 249], 3: [499, 374, 249], 4: [499, 374, 249, 124]},
 }
 
 
-@pytest.mark.parametrize("steps", TRUE)
-@pytest.mark.parametrize("shift", SHIFTS.values(), ids=SHIFTS)
-def test_true_and_told_timesteps_of_the_paper(shift, steps):
+SCHEDULES = [  # shift, arguments of set_timesteps -> timesteps, shifted timesteps
+    *((shift, {"num_inference_steps": n}, TIMESTEPS[n], rows[n]) for shift, rows in SHIFTED.items() for n in rows),
+    (250, {"timesteps": [999, 600, 30]}, [999, 600, 30], [249, 150, 7]),
+    (250, {"timesteps": [999, 749, 499, 249], "strength": 0.5}, [499, 249], [124, 62]),
+    (1000, {"timesteps": [999, 749, 499, 249], "strength": 0.5}, [499, 249], [499, 249]),
+    (500, {"num_inference_steps": 1, "strength": 0.25}, [249], [124]),
+    (500, {"num_inference_steps": 2, "strength": 0.5}, [499, 249], [249, 124]),
+    (500, {"num_inference_steps": 3, "strength": 0.75}, [749, 499, 249], [374, 249, 124]),
+    (np.int64(500), {"num_inference_steps": np.int32(2)}, [999, 499], [499, 249]),
+    (torch.tensor(500), {"timesteps": [torch.tensor(999), np.int64(30)]}, [999, 30], [499, 15]),
+]
+
+
+@pytest.mark.parametrize(("shift", "arguments", "unshifted", "shifted"), SCHEDULES)
+def test_schedules(shift, arguments, unshifted, shifted, tmp_path):
     scheduler = TimestepShiftLCMScheduler(shifted_timestep=shift)
-    scheduler.set_timesteps(steps)
-    assert scheduler.true_timesteps.tolist() == TRUE[steps]
-    assert scheduler.timesteps.tolist() == TOLD[shift][steps]
-
-
-def test_custom_timesteps_are_true_ones():
-    scheduler = TimestepShiftLCMScheduler(shifted_timestep=250)
-    scheduler.set_timesteps(timesteps=[999, 600, 30])
-    assert scheduler.true_timesteps.tolist() == [999, 600, 30]
-    assert scheduler.timesteps.tolist() == [249, 150, 7]
-
-
-def test_strength_cuts_the_beginning_of_the_schedule():
-    scheduler = TimestepShiftLCMScheduler(shifted_timestep=500)
-    scheduler.set_timesteps(2, strength=0.5)
-    assert scheduler.true_timesteps.tolist() == [499, 249]
-    assert scheduler.timesteps.tolist() == [249, 124]
+    scheduler.save_pretrained(tmp_path)
+    scheduler.set_timesteps(**arguments)
+    assert scheduler.unshifted_timesteps.tolist() == unshifted
+    assert scheduler.timesteps.tolist() == shifted
+    assert scheduler.num_inference_steps == len(shifted)
+    x = torch.ones(1, 4, 8, 8)
+    steps = [scheduler.step(x, timestep, x) for timestep in scheduler.timesteps]
+    renoised = [not torch.equal(step.prev_sample, step.denoised) for step in steps]
+    assert renoised == [True] * (len(shifted) - 1) + [False]
 
 
 OPTIONS = {
@@ -72,13 +76,13 @@ def test_full_shift_is_lcm_bit_for_bit(options, how):
     assert torch.equal(*samples)
 
 
-def toy_unet(latents: torch.Tensor, told: int) -> torch.Tensor:
-    """Something that depends on the latent and on the time that it is told."""
-    return (0.8 * latents + told / 1000).tanh()
+def toy_unet(latents: torch.Tensor, timestep: int) -> torch.Tensor:
+    """A function of the latent and the timestep."""
+    return (0.8 * latents + timestep / 1000).tanh()
 
 
-@pytest.mark.parametrize("steps", TRUE)
-@pytest.mark.parametrize("shift", SHIFTS.values(), ids=SHIFTS)
+@pytest.mark.parametrize("steps", TIMESTEPS)
+@pytest.mark.parametrize("shift", SHIFTED)
 def test_sigma_form_of_comfyui(shift, steps, monkeypatch):
     """The same sampler in variance-exploding form: xc = x·c_in(σ), x' = xc·√(σ'²+1), x0 = x' − σ'·ε."""
     generator = torch.Generator().manual_seed(3)
@@ -92,15 +96,15 @@ def test_sigma_form_of_comfyui(shift, steps, monkeypatch):
     alphas = (1 - betas).cumprod(0)
     sigmas = ((1 - alphas) / alphas).sqrt()
     x = draws[0] * (sigmas[999] ** 2 + 1).sqrt()
-    for i, (true, told) in enumerate(zip(TRUE[steps], TOLD[shift][steps], strict=True)):
-        out = scheduler.step(toy_unet(latents, told), scheduler.timesteps[i], latents)
+    for i, (t, shifted) in enumerate(zip(TIMESTEPS[steps], SHIFTED[shift][steps], strict=True)):
+        out = scheduler.step(toy_unet(latents, shifted), scheduler.timesteps[i], latents)
         latents = out.prev_sample
 
-        scaled = x / (sigmas[true] ** 2 + 1).sqrt()
-        x0 = scaled * (sigmas[told] ** 2 + 1).sqrt() - sigmas[told] * toy_unet(scaled, told)
+        scaled = x / (sigmas[t] ** 2 + 1).sqrt()
+        x0 = scaled * (sigmas[shifted] ** 2 + 1).sqrt() - sigmas[shifted] * toy_unet(scaled, shifted)
         torch.testing.assert_close(out.denoised, x0, rtol=1e-4, atol=1e-4)
         if i + 1 < steps:
-            x = x0 + sigmas[TRUE[steps][i + 1]] * draws[i + 1]
+            x = x0 + sigmas[TIMESTEPS[steps][i + 1]] * draws[i + 1]
     torch.testing.assert_close(latents, x0, rtol=1e-4, atol=1e-4)
 
 
@@ -129,90 +133,51 @@ def test_golden_numbers_of_the_released_convention(shift, monkeypatch):
     monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: fresh)
     scheduler = TimestepShiftLCMScheduler(shifted_timestep=shift)
     scheduler.set_timesteps(4)
-    for told, (denoised, following) in zip(scheduler.timesteps, GOLDEN[shift], strict=True):
-        out = scheduler.step(epsilon, told, sample)
+    for shifted, (denoised, following) in zip(scheduler.timesteps, GOLDEN[shift], strict=True):
+        out = scheduler.step(epsilon, shifted, sample)
         assert out.denoised.tolist() == pytest.approx(denoised, abs=2e-5)
         assert out.prev_sample.tolist() == pytest.approx(following, abs=2e-5)
         sample = out.prev_sample
 
 
-@pytest.mark.parametrize(("t", "amplification"), [(999, 14.65), (249, 1.22), (499, 1.90)])
-def test_an_error_of_the_noise_is_amplified_as_the_paper_computes(t, amplification):
-    alphas = TimestepShiftLCMScheduler().alphas_cumprod
-    assert alphas[t].rsqrt().item() == pytest.approx(amplification, abs=0.005)
-
-
-def test_noise_is_added_at_the_true_level():
+def test_noise_is_added_at_the_unshifted_timestep():
     scheduler = TimestepShiftLCMScheduler(shifted_timestep=250)
-    scheduler.set_timesteps(4)
     clean, noise = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
-    noised = scheduler.add_noise(clean, noise, scheduler.timesteps)
-    alpha = scheduler.alphas_cumprod[torch.tensor(TRUE[4])].reshape(-1, 1, 1, 1)
-    torch.testing.assert_close(noised, alpha.sqrt() * clean + (1 - alpha).sqrt() * noise)
-    reference = DDPMScheduler.from_config(scheduler.config).add_noise(clean, noise, torch.tensor(TRUE[4]))
-    assert torch.equal(noised, reference)
+    with pytest.raises(ValueError, match=r"249.*set_timesteps"):  # there is no schedule yet
+        scheduler.add_noise(clean[:1], noise[:1], torch.tensor([249]))
+    scheduler.set_timesteps(4)
+    reference = DDPMScheduler.from_config(scheduler.config).add_noise(clean, noise, torch.tensor(TIMESTEPS[4]))
+    assert torch.equal(scheduler.add_noise(clean, noise, scheduler.timesteps), reference)
+    with pytest.raises(ValueError, match=r"188.*DDPMScheduler"):
+        scheduler.add_noise(clean[:1], noise[:1], torch.tensor([188]))
 
 
-@pytest.mark.parametrize("steps", [None, 2])
-def test_noise_off_the_schedule_is_refused(steps):
-    scheduler = TimestepShiftLCMScheduler(shifted_timestep=250)
-    if steps:
-        scheduler.set_timesteps(steps)
-    with pytest.raises(ValueError, match="set_timesteps"):
-        scheduler.add_noise(torch.zeros(1, 1), torch.zeros(1, 1), torch.tensor([187]))
-
-
-@pytest.mark.parametrize("shift", [0, -1, 1001, 250.5, "250"])
-def test_shift_out_of_range_is_refused(shift):
-    with pytest.raises(ValueError, match=r"an integer from 1 to num_train_timesteps \(1000\)"):
+@pytest.mark.parametrize("shift", [0, -1, 1001, 250.5, "250", True, None])
+def test_invalid_shift_is_refused(shift):
+    with pytest.raises(ValueError, match=rf"shifted_timestep is {shift!r}.* 1 to 1000"):
         TimestepShiftLCMScheduler(shifted_timestep=shift)
 
 
-@pytest.mark.parametrize("steps", [0, -2, 5])
-def test_number_of_steps_out_of_range_is_refused(steps):
-    with pytest.raises(ValueError, match=r"from 1 to original_inference_steps \(4\)"):
-        TimestepShiftLCMScheduler().set_timesteps(steps)
+BAD_TIMESTEPS = ([1000], [999, -1], [], [999.0, 499.5], [499, 999], [999, 499, 499], [True])
+INVALID = [
+    *(({"num_inference_steps": n}, rf"num_inference_steps is {n!r}.* 1 to 4 ") for n in (0, -2, 5, 2.0, True)),
+    *(({"timesteps": timesteps}, "timesteps is ") for timesteps in BAD_TIMESTEPS),
+    ({"num_inference_steps": 2, "strength": 0.25}, "strength is 0.25.* 2/4 "),
+    ({"num_inference_steps": 4, "strength": 1.5}, "strength is 1.5"),
+    ({"timesteps": [999, 499], "strength": 0.4}, "strength is 0.4.* 1/2 "),
+    ({"timesteps": [999], "num_inference_steps": 1}, r"num_inference_steps is 1 and timesteps is \[999\]"),
+    ({}, "num_inference_steps is None and timesteps is None"),
+    ({"num_inference_steps": 1, "original_inference_steps": 1001}, "original_inference_steps is 1001.* 1000"),
+    ({"num_inference_steps": 4}, r"shifted_timestep 3 .*\[999, 749, 499, 249\].*\[2, 2, 1, 0\]"),
+]
 
 
-@pytest.mark.parametrize("timesteps", [[1000], [999, -1], [], [999.0, 499.5], [499, 999], [999, 499, 499]])
-def test_timesteps_that_are_no_schedule_are_refused(timesteps):
-    with pytest.raises(ValueError, match="at least one integer from 0 to 999, in strictly descending order"):
-        TimestepShiftLCMScheduler().set_timesteps(timesteps=timesteps)
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ({"num_inference_steps": 2, "strength": 0.25}, "at strength 0.25 of 4 steps 1 is left, and 2 are .* 2/4 to 1"),
-        ({"num_inference_steps": 1, "strength": 0.1}, "at strength 0.1 of 4 steps 0 are left, and 1 is .* 1/4 to 1"),
-        ({"num_inference_steps": 4, "strength": 1.5}, "strength must be from 4/4 to 1"),
-        ({"timesteps": [999, 499], "strength": 0.4}, "at strength 0.4 of 2 steps 0 are left"),
-        ({"timesteps": [999], "num_inference_steps": 1}, "give one of the two"),
-        ({}, "Give num_inference_steps, or your own"),
-    ],
-)
-def test_schedules_without_enough_steps_are_refused(how, said):
-    with pytest.raises(ValueError, match=said):
-        TimestepShiftLCMScheduler().set_timesteps(**how)
-
-
-@pytest.mark.parametrize(("steps", "strength"), [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)])
-def test_the_least_strength_that_is_named_is_enough(steps, strength):
-    scheduler = TimestepShiftLCMScheduler()
-    scheduler.set_timesteps(steps, strength=strength)
-    assert scheduler.true_timesteps.tolist() == [999, 749, 499, 249][4 - steps :]
-
-
-def test_steps_that_would_be_told_the_same_are_refused():
+@pytest.mark.parametrize(("arguments", "named"), INVALID)
+def test_invalid_schedules_are_refused_and_the_old_one_stays(arguments, named):
     scheduler = TimestepShiftLCMScheduler(shifted_timestep=3)
-    with pytest.raises(ValueError, match=r"\[2, 2, 1, 0\].*larger shifted_timestep or fewer steps"):
-        scheduler.set_timesteps(4)
-
-
-def test_a_refused_schedule_leaves_the_old_one():
-    scheduler = TimestepShiftLCMScheduler(shifted_timestep=4)
     scheduler.set_timesteps(2)
-    with pytest.raises(ValueError, match="become the same"):
-        scheduler.set_timesteps(timesteps=[999, 998])
-    assert scheduler.true_timesteps.tolist() == [999, 499]
-    assert scheduler.timesteps.tolist() == [3, 1]
+    with pytest.raises(ValueError, match=named):
+        scheduler.set_timesteps(**arguments)
+    assert scheduler.unshifted_timesteps.tolist() == [999, 499]
+    assert scheduler.timesteps.tolist() == [2, 1]
+    assert scheduler.num_inference_steps == 2

@@ -65,26 +65,15 @@ def test_every_option_of_lcm_is_in_the_signature():
     assert differing == {"original_inference_steps"}
 
 
-def test_from_config_carries_every_option(warnings):
-    scheduler = TimestepShiftLCMScheduler.from_config(TimestepShiftLCMScheduler(**UNUSUAL).config)
-    assert options(scheduler) == UNUSUAL
-    assert len(scheduler.betas) == 800
-    assert warnings == []
-
-
-def test_options_beside_the_config_win(warnings):
-    scheduler = TimestepShiftLCMScheduler.from_config(
-        TimestepShiftLCMScheduler(**UNUSUAL).config, shifted_timestep=500, original_inference_steps=2
-    )
-    assert options(scheduler) == UNUSUAL | {"shifted_timestep": 500, "original_inference_steps": 2}
-    assert warnings == []
-
-
-def test_saving_and_loading_carries_every_option(warnings, tmp_path):
-    TimestepShiftLCMScheduler(**UNUSUAL).save_pretrained(tmp_path)
-    assert options(TimestepShiftLCMScheduler.from_pretrained(tmp_path)) == UNUSUAL
-    changed = TimestepShiftLCMScheduler.from_pretrained(tmp_path, shifted_timestep=500)
-    assert options(changed) == UNUSUAL | {"shifted_timestep": 500}
+def test_a_config_and_a_file_carry_every_option(warnings, tmp_path):
+    scheduler = TimestepShiftLCMScheduler(**UNUSUAL)
+    scheduler.save_pretrained(tmp_path)
+    changes = {"shifted_timestep": 500, "original_inference_steps": 2}
+    sources = {TimestepShiftLCMScheduler.from_config: scheduler.config}
+    sources[TimestepShiftLCMScheduler.from_pretrained] = tmp_path
+    for make, source in sources.items():
+        assert options(make(source)) == UNUSUAL
+        assert options(make(source, **changes)) == UNUSUAL | changes
     assert warnings == []
 
 
@@ -105,40 +94,12 @@ def test_to_another_scheduler_and_back(other, saved, warnings, tmp_path):
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda cls: cls.__name__)
-def test_defaults_go_along_to_another_scheduler(other, warnings):
-    """An option that nobody set is SDXL's all the same: the other scheduler's own default would be a wrong one."""
-    theirs = other.from_config(TimestepShiftLCMScheduler().config)
-    assert theirs.config.beta_start == 0.00085
-    assert theirs.config.beta_schedule == "scaled_linear"
+def test_defaults_of_two_schedulers_do_not_mix(other, warnings):
+    """SDXL's values go along to another scheduler; what another one does not set, ours fills with its own."""
+    default = TimestepShiftLCMScheduler()
+    assert other.from_config(default.config).config.beta_schedule == "scaled_linear"
+    given = {"beta_start": 0.0009, "beta_end": 0.013, "beta_schedule": "linear", "prediction_type": "v_prediction"}
+    ours = TimestepShiftLCMScheduler.from_config(other(**given).config, shifted_timestep=500)
+    assert options(ours) == options(default) | given | {"shifted_timestep": 500}
+    assert ours.config["_class_name"] == default.config["_class_name"] == "TimestepShiftLCMScheduler"
     assert warnings == []
-
-
-@pytest.mark.parametrize("other", OTHERS, ids=lambda cls: cls.__name__)
-def test_from_another_scheduler(other, warnings):
-    theirs = other(beta_start=0.0009, beta_end=0.013, beta_schedule="linear", prediction_type="v_prediction")
-    ours = TimestepShiftLCMScheduler.from_config(theirs.config, shifted_timestep=500)
-    assert options(ours) == options(TimestepShiftLCMScheduler()) | {
-        "beta_start": 0.0009,
-        "beta_end": 0.013,
-        "beta_schedule": "linear",
-        "prediction_type": "v_prediction",
-        "shifted_timestep": 500,
-    }
-    assert warnings == []
-
-
-def test_options_of_euler_that_lcm_does_not_know_are_reported_as_by_diffusers_itself(warnings):
-    """LCM warns about what Euler left in a config, with our scheduler in between or not: nothing of ours is named."""
-    euler = EulerDiscreteScheduler(use_karras_sigmas=True)
-    LCMScheduler.from_config(euler.config)
-    LCMScheduler.from_config(TimestepShiftLCMScheduler.from_config(euler.config).config)
-    direct, between = warnings
-    assert direct == between
-
-
-def test_config_names_the_class():
-    for scheduler in (
-        TimestepShiftLCMScheduler(),
-        TimestepShiftLCMScheduler.from_config(EulerDiscreteScheduler().config),
-    ):
-        assert scheduler.config["_class_name"] == "TimestepShiftLCMScheduler"

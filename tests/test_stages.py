@@ -1,161 +1,106 @@
-"""Bottom-up stages: which step of which schedule is trained, and that training goes the way that inference goes."""
+"""Bottom-up refinement: which inference step is trained, and that training samples as inference does."""
 
 import math
-from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import TINY, differing, saved_state, saved_step
+from tiny_training import differing, saved_state, saved_step, tiny
+from training_fixtures import cache, private_cache  # noqa: F401
 
-import nitro_lab.teacher_samples as teacher_samples
-from nitro_lab.checkpoints import load_pipeline
-from nitro_lab.distill import distill, train
-from nitro_lab.distill_config import DistillConfig
-from nitro_lab.judging import draw_batch, make_fakes
-from nitro_lab.sampling import encode_prompts, latent_shape, predict_x0
-from nitro_lab.stages import LAWS, ONE_STEP, Turn, draw_turn, stage_at
-from nitro_lab.studio import prepare
+from nitro_lab import sampling
+from nitro_lab.models import load_pipeline
+from nitro_lab.sampling import ONE_STEP, StudentStep, encode_prompts, predict_x0, sample_student_step
+from nitro_lab.training.run import TrainingRun
+from nitro_lab.training.state import prepare_training
+from nitro_lab.training.step import sample_batch
 
 PROMPTS = ["a large striped red star at the top on a sunset background", "a small solid blue ring in the center"]
-CLIMB = replace(TINY, stages=(1, 2, 3), stage_steps=2, steps=6, step_law="last step", save_every=100)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def test_the_last_stage_has_no_end():
+    assert [sampling.max_steps_at(step, (1, 2, 3), 2) for step in range(9)] == [1, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert [sampling.max_steps_at(step, (4,), 2) for step in (0, 50)] == [4, 4]
 
 
-@pytest.fixture(autouse=True)
-def private_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_samples, "user_cache_path", lambda name: cache)
+@pytest.mark.parametrize("step_sampling", sampling.STEP_SAMPLERS)
+def test_steps_are_sampled_as_documented_and_in_a_fixed_order(step_sampling):
+    """One uniform number, then the schedule, then the step, as far as needed: so that runs can be repeated."""
+    generator, reference = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    assert sample_student_step(1, step_sampling, 0.5, generator) == ONE_STEP  # without a random number
+    for _ in range(200):
+        found = sample_student_step(3, step_sampling, 0.2, generator)
+        expected = ONE_STEP
+        if torch.rand((), generator=reference).item() >= 0.2:
+            n = 1 + int(torch.randint(3, (), generator=reference)) if step_sampling == "any_schedule" else 3
+            k = n if step_sampling == "last_step" else 1 + int(torch.randint(n, (), generator=reference))
+            expected = StudentStep(n, k)
+        assert found == expected
+    assert torch.equal(generator.get_state(), reference.get_state())
 
 
-def tally(law: str, most: int, share: float = 0.0, draws: int = 6000) -> dict[Turn, float]:
-    generator = torch.Generator().manual_seed(0)
-    counts = Counter(draw_turn(most, law, share, generator) for _ in range(draws))
-    return {turn: count / draws for turn, count in counts.items()}
-
-
-def test_stages_come_one_after_another_and_the_last_has_no_end():
-    assert [stage_at(step, (1, 2, 3), 2) for step in range(9)] == [1, 1, 2, 2, 3, 3, 3, 3, 3]
-    assert [stage_at(step, (4,), 2) for step in (0, 50)] == [4, 4]
-
-
-def test_any_schedule_draws_the_schedule_and_then_its_step():
-    shares = tally("any schedule", 3)
-    expected = {Turn(steps, k): 1 / 3 / steps for steps in (1, 2, 3) for k in range(1, steps + 1)}
-    assert shares.keys() == expected.keys()
-    for turn, share in expected.items():
-        assert shares[turn] == pytest.approx(share, abs=0.03)
-
-
-def test_other_laws_and_the_share_of_one_step():
-    assert tally("last step", 4) == {Turn(4, 4): 1}
-    assert tally("any step", 2) == {Turn(2, 1): pytest.approx(0.5, abs=0.03), Turn(2, 2): pytest.approx(0.5, abs=0.03)}
-    assert tally("last step", 4, share=0.25)[ONE_STEP] == pytest.approx(0.25, abs=0.03)
-
-
-@pytest.mark.parametrize("law", LAWS)
-def test_the_first_stage_draws_nothing(law):
-    """So the chance of a one-step run does not hang on settings that are not in use."""
-    generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    assert draw_turn(1, law, 0.5, generator) == ONE_STEP
-    assert torch.equal(generator.get_state(), before)
-
-
-@pytest.mark.parametrize("turn", [Turn(1, 1), Turn(2, 1), Turn(2, 2), Turn(3, 2), Turn(4, 3), Turn(4, 4)])
-def test_trainings_prediction_is_the_pipelines_bit_for_bit(turn):
-    """The pipeline's own call, its own scheduler, the same noise between the steps."""
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 1), (2, 2), (3, 2), (4, 3), (4, 4)])
+def test_predictions_in_training_are_the_pipelines_bit_for_bit(n, k):
+    """The pipeline's own call and scheduler, with the same noise between the steps."""
     pipe = load_pipeline("mini", device="cpu", dtype=torch.float32)
-    noise = torch.randn((len(PROMPTS), *latent_shape(pipe)), generator=torch.Generator().manual_seed(1))
+    noise = torch.randn((len(PROMPTS), *sampling.latent_shape(pipe)), generator=torch.Generator().manual_seed(1))
     predicted, step = [], pipe.scheduler.step
 
-    @wraps(step)  # the pipeline looks at the signature, to see whether it may pass a generator
+    @wraps(step)  # the pipeline reads the signature to see whether it may pass a generator
     def record(*arguments, **options):
-        options["return_dict"] = True
-        stepped = step(*arguments, **options)
+        stepped = step(*arguments, **options | {"return_dict": True})
         predicted.append(stepped.denoised)
         return stepped.prev_sample, stepped.denoised
 
-    seeds = [torch.Generator().manual_seed(seed) for seed in (11, 12)]
+    generators, again = ([torch.Generator().manual_seed(seed) for seed in (11, 12)] for _ in range(2))
+    options = {"num_inference_steps": n, "guidance_scale": 0, "output_type": "latent"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipe.scheduler, "step", record)
-        pipe(
-            prompt=PROMPTS,
-            latents=noise.clone(),
-            num_inference_steps=turn.steps,
-            guidance_scale=0,
-            generator=seeds,
-            output_type="latent",
-        )
-    told = encode_prompts(pipe, PROMPTS)
-    again = [torch.Generator().manual_seed(seed) for seed in (11, 12)]
+        pipe(prompt=PROMPTS, latents=noise.clone(), generator=generators, **options)
     pipe.unet.train()
-    trained = predict_x0(pipe.unet, pipe.scheduler, noise, told, turn, again)
-    assert trained.requires_grad
-    assert torch.equal(trained.detach(), predicted[turn.k - 1])
+    x0 = predict_x0(pipe.unet, pipe.scheduler, noise, encode_prompts(pipe, PROMPTS), StudentStep(n, k), again)
+    assert x0.requires_grad
+    assert torch.equal(x0.detach(), predicted[k - 1])
 
 
-def test_gradients_stop_at_the_last_noising_unless_they_are_let_through(tmp_path):
-    """The UNet's pass before the last one keeps a graph only if they are."""
-    for through, expected in ((False, [False, False, True]), (True, [False, True, True])):
-        training = prepare(replace(TINY, stages=(3,), rollout_gradient=through), tmp_path / str(through))
-        graphs = []
-        training.student.register_forward_hook(
-            lambda module, inputs, output, graphs=graphs: graphs.append(output.sample.requires_grad)
-        )
-        fakes = make_fakes(training, draw_batch(training, several_steps=True), Turn(3, 3))
-        assert graphs == expected
-        assert fakes.requires_grad
+def make_fakes(state, batch, student_step: StudentStep) -> torch.Tensor:
+    rollout_grad, scheduler = state.config.rollout_grad, state.scheduler
+    arguments = (batch.x_T, batch.fake_embeds, student_step, batch.generators(), rollout_grad)
+    return predict_x0(state.student, scheduler, *arguments)
 
 
-def test_fakes_do_not_hang_on_how_a_batch_is_split(tmp_path):
-    training = prepare(replace(TINY, stages=(2,)), tmp_path)
-    batch = draw_batch(training, several_steps=True)
+@pytest.mark.parametrize(("rollout_grad", "expected"), [(False, [False, False, True]), (True, [False, True, True])])
+def test_gradients_stop_at_the_last_re_noising_without_rollout_grad(tmp_path, rollout_grad, expected):
+    state = prepare_training(tiny(stages=(3,), rollout_grad=rollout_grad), tmp_path)
+    graphs = []
+    state.student.register_forward_hook(lambda module, args, output: graphs.append(output.sample.requires_grad))
+    assert make_fakes(state, sample_batch(state, multi_step=True), StudentStep(3, 3)).requires_grad
+    assert graphs == expected
+
+
+def test_fakes_do_not_depend_on_how_a_batch_is_split(tmp_path):
+    state = prepare_training(tiny(stages=(2,)), tmp_path)
+    batch = sample_batch(state, multi_step=True)
+    part = replace(batch, x_T=batch.x_T[2:], fake_embeds=batch.fake_embeds[slice(2, None)], seeds=batch.seeds[2:])
     with torch.no_grad():
-        whole = make_fakes(training, batch, Turn(2, 2))
-        told, seeds = batch.fake_told, batch.seeds
-        half = replace(batch, x_T=batch.x_T[2:], fake_told=told[slice(2, None)], seeds=seeds[2:])
-        torch.testing.assert_close(make_fakes(training, half, Turn(2, 2)), whole[2:], rtol=1e-4, atol=1e-4)
+        whole, half = (make_fakes(state, part, StudentStep(2, 2)) for part in (batch, part))
+    torch.testing.assert_close(half, whole[2:], rtol=1e-4, atol=1e-4)
 
 
-def test_reports_tell_the_stages(tmp_path):
-    reports = list(distill(CLIMB, tmp_path))
-    assert [report.turn for report in reports] == [Turn(n, n) for n in (1, 1, 2, 2, 3, 3)]
-    assert all(math.isfinite(r.critic_loss + r.student_loss) and r.gradient_norm > 0 for r in reports)
-
-
-@pytest.mark.parametrize("cut_after", [2, 3])
-def test_a_run_that_is_cut_goes_on_over_a_stages_border(tmp_path, cut_after):
-    config = replace(CLIMB, step_law="any schedule")
-    uncut = [report.critic_loss for report in distill(config, tmp_path / "uncut")]
-    with closing(distill(config, tmp_path / "cut")) as run:
-        first = [next(run).critic_loss for _ in range(cut_after)]
-    assert saved_step(tmp_path / "cut") == cut_after
-    assert first + [report.critic_loss for report in distill(config, tmp_path / "cut")] == uncut
-    assert differing(saved_state(tmp_path / "uncut"), saved_state(tmp_path / "cut")) == set()
-
-
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"stages": ()}, "stages is .*; give one or more numbers of steps from 1"),
-        ({"stages": (0, 2)}, "stages is .*; give one or more numbers of steps from 1"),
-        ({"stage_steps": 0}, "stage_steps is 0; it must be at least 1"),
-        ({"step_law": "often"}, "step_law is 'often'; it must be one of any schedule, any step, last step"),
-        ({"one_step_share": 2.0}, "one_step_share is 2.0; it must be at least 0 and at most 1"),
-    ],
-)
-def test_stages_that_cannot_be_are_refused_at_once(changed, named):
-    with pytest.raises(ValueError, match=named):
-        DistillConfig(**changed)
-
-
-def test_more_steps_than_the_schedule_has_are_refused_before_the_teacher_draws(tmp_path):
-    with pytest.raises(ValueError, match="num_inference_steps is 5; it must be from 1 to original_inference_steps"):
-        next(train(prepare(replace(TINY, stages=(5,)), tmp_path)))
+@pytest.mark.parametrize(("step_sampling", "stop_after"), [("last_step", 2), ("any_schedule", 3)])
+def test_a_run_goes_through_the_stages_and_is_resumed(tmp_path, step_sampling, stop_after):
+    stages = [1, 1, 2, 2, 3, 3]
+    config = tiny(stages=(1, 2, 3), stage_steps=2, max_train_steps=6, step_sampling=step_sampling)
+    whole = list(TrainingRun(config, tmp_path / "whole").steps())
+    assert all(r.student_step.num_inference_steps <= stage for r, stage in zip(whole, stages, strict=True))
+    if step_sampling == "last_step":
+        assert [report.student_step for report in whole] == [StudentStep(n, n) for n in stages]
+    assert all(math.isfinite(r.disc_loss + r.student_loss) and r.grad_norm > 0 for r in whole)
+    with closing(TrainingRun(config, tmp_path / "parts").steps()) as steps:
+        losses = [next(steps).disc_loss for _ in range(stop_after)]
+    assert saved_step(tmp_path / "parts") == stop_after
+    losses += [report.disc_loss for report in TrainingRun(config, tmp_path / "parts").steps()]
+    assert losses == [report.disc_loss for report in whole]
+    assert differing(saved_state(tmp_path / "whole"), saved_state(tmp_path / "parts")) == set()

@@ -1,92 +1,65 @@
-"""Putting a run's student into the package: what is examined, what is written, and what is refused."""
+"""`python -m tools.miniature install`: which students are evaluated, what is written, what is refused."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import TINY
+from tiny_training import tiny
 
-import nitro_lab.cards.student as student_card
-import nitro_lab.exam as exam
-import nitro_lab.teacher_samples as teacher_samples
+from nitro_lab.evaluation import eval_set
 from nitro_lab.mini import MODEL_FOLDER
-from nitro_lab.runs.folder import run
+from nitro_lab.training import data
+from nitro_lab.training.run import TrainingRun
+from tools.miniature import student_card
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in place of the package's; the teacher takes one step."""
     folder = tmp_path / "model"
     folder.mkdir()
     monkeypatch.setattr(student_card, "MODEL_FOLDER", folder)
     monkeypatch.setattr(student_card, "TEACHER_STEPS", 1)
-    for module in (exam, teacher_samples):
+    for module in (eval_set, data):
         monkeypatch.setattr(module, "user_cache_path", lambda name: tmp_path / "cache")
     return folder
 
 
+@pytest.mark.parametrize("stages", [(1,), (1, 2)])
+def test_a_student_is_evaluated_at_every_number_of_steps_it_was_trained_for(installed, tmp_path, stages):
+    students = ["regressed student, 1 step", "trained student, 1 step"]
+    settings = {}
+    if stages == (1, 2):
+        settings = {"init_from": "mini", "stages": stages, "stage_steps": 1}
+        before = ["before refinement, 1 step", "before refinement, 2 steps"]
+        students = [students[0], *before, students[1], "trained student, 2 steps"]
+    list(TrainingRun(tiny(max_train_steps=2, **settings), tmp_path / "run").steps())
+    columns = student_card.install(tmp_path / "run", num_images=12)
+    assert list(columns) == ["renders", "teacher, 1 step", *students]
+    assert json.loads((installed / "student_figures.json").read_text()) == columns
+    ours = load_file(installed / "student_unet.safetensors")
+    theirs = load_file(tmp_path / "run/student.safetensors")
+    assert all((ours[name] == value).all() for name, value in theirs.items())
+
+
 @pytest.mark.parametrize(
-    ("changed", "students", "words"),
-    [
-        ({}, ["soft student, 1 step", "trained student, 1 step"], "a UNet for one step"),
-        (
-            {"student": "mini", "stages": (1, 2), "stage_steps": 1},
-            [
-                "soft student, 1 step",
-                "before refinement, 1 step",
-                "before refinement, 2 steps",
-                "trained student, 1 step",
-                "trained student, 2 steps",
-            ],
-            "a UNet for 1 to 2 steps",
-        ),
-    ],
+    ("blend", "named"),
+    [(1, r"student\.safetensors"), (0, "blend is 0"), (-0.1, "blend is -0.1"), (1.1, "blend is 1.1")],
 )
-def test_a_student_is_examined_at_every_number_of_steps_it_learned(shelf, tmp_path, changed, students, words):
-    for _ in run(replace(TINY, steps=2, **changed), tmp_path / "run"):
-        pass
-    columns = student_card.install_student(tmp_path / "run", images=12)
-    assert list(columns) == ["renders", "teacher, 1 steps", *students]
-    assert json.loads((shelf / "critics_figures.json").read_text()) == columns
-    installed, made = (
-        load_file(file) for file in (shelf / "critics_unet.safetensors", tmp_path / "run" / "student.safetensors")
-    )
-    assert all((installed[name] == value).all() for name, value in made.items())
-    card = (shelf / "critics.md").read_text()
-    assert words in card
-    assert all(name in card for name in students)
-    assert {file.name for file in shelf.glob("*.png")} == {"critics_samples.png", "critics_curves.png"}
+def test_folders_without_a_student_and_fractions_out_of_range_are_refused(installed, tmp_path, blend, named):
+    with pytest.raises(ValueError, match=named):
+        student_card.install(tmp_path, blend=blend)
+    assert list(installed.iterdir()) == []
 
 
-def test_a_folder_without_a_student_is_refused_before_the_exam(shelf, tmp_path):
-    with pytest.raises(ValueError, match=r"no student\.safetensors; give the folder of a finished"):
-        student_card.install_student(tmp_path)
-    assert list(shelf.iterdir()) == []
-
-
-def test_weights_can_be_moved_back_towards_the_start(shelf, tmp_path):
-    for _ in run(replace(TINY, steps=2, student_rate=0.1), tmp_path / "run"):
-        pass
-    student_card.install_student(tmp_path / "run", images=12, blend=0.25)
-    start, made, installed = (
-        load_file(file)
-        for file in (
-            MODEL_FOLDER / "regressed_unet.safetensors",
-            tmp_path / "run" / "student.safetensors",
-            shelf / "critics_unet.safetensors",
-        )
-    )
-    assert any((made[name] != value).any() for name, value in start.items())
-    for name, value in installed.items():
-        wanted = 0.75 * start[name].float() + 0.25 * made[name].float()
-        torch.testing.assert_close(value.float(), wanted, rtol=1e-3, atol=1e-6)  # half precision
-    assert "--blend 0.25" in (shelf / "critics.md").read_text()
-
-
-@pytest.mark.parametrize("blend", [0, -0.1, 1.1])
-def test_what_is_no_share_is_refused(shelf, tmp_path, blend):
-    with pytest.raises(ValueError, match="above 0 and at most 1"):
-        student_card.install_student(tmp_path, blend=blend)
+def test_weights_can_be_blended_with_those_at_the_start(installed, tmp_path):
+    list(TrainingRun(tiny(max_train_steps=2, learning_rate=0.1), tmp_path / "run").steps())
+    student_card.install(tmp_path / "run", num_images=12, blend=0.25)
+    files = MODEL_FOLDER / "regressed_unet.safetensors", tmp_path / "run/student.safetensors"
+    start, trained = map(load_file, files)
+    assert any((trained[name] != value).any() for name, value in start.items())
+    for name, value in load_file(installed / "student_unet.safetensors").items():
+        expected = 0.75 * start[name].float() + 0.25 * trained[name].float()
+        torch.testing.assert_close(value.float(), expected, rtol=1e-3, atol=1e-6)  # half precision

@@ -1,103 +1,63 @@
-"""The three views: shapes, places of crops, and who sees the prompt."""
+"""Views: shapes, places of crops, prompts, and unknown names."""
 
 import pytest
 import torch
 
-from nitro_lab.randomness import random_below
-from nitro_lab.sampling import Conditioning
-from nitro_lab.views import CHOICES, PAPER_VIEWS, Crops, Whole, make_view
+from nitro_lab.discriminators.views import VIEWS, GlobalView, LocalView, make_view
+from nitro_lab.sampling import PromptEmbeds
 
 IMAGES, SIDE = 3, 16
+# every pixel has its own value, so that a crop shows its image and its place
+LATENTS = torch.arange(IMAGES * SIDE * SIDE, dtype=torch.float32).view(IMAGES, 1, SIDE, SIDE)
 
 
-@pytest.fixture
-def latents() -> torch.Tensor:
-    """Every pixel has a number of its own, so that a crop tells its image and its place."""
-    return torch.arange(IMAGES * SIDE * SIDE, dtype=torch.float32).view(IMAGES, 1, SIDE, SIDE)
+def make_embeds(first: float) -> PromptEmbeds:
+    """A different value for each prompt."""
+    values = first + torch.arange(IMAGES, dtype=torch.float32)[:, None]
+    return PromptEmbeds(values[:, None].expand(-1, 4, 2), values.expand(-1, 2), values.expand(-1, 6))
 
 
-def told(first: float) -> Conditioning:
-    """One distinct number for each prompt."""
-    numbers = first + torch.arange(IMAGES, dtype=torch.float32)[:, None]
-    return Conditioning(numbers[:, None].expand(-1, 4, 2), numbers.expand(-1, 2), numbers.expand(-1, 6))
+PROMPTS, EMPTY = make_embeds(1), make_embeds(-100)
 
 
-PROMPTS, EMPTY = told(1), told(-100)
+def see(view, latents: torch.Tensor = LATENTS, seed: int = 0) -> tuple[torch.Tensor, PromptEmbeds]:
+    return view(latents, PROMPTS, EMPTY, torch.Generator().manual_seed(seed))
 
 
-def chance(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def same(a: PromptEmbeds, b: PromptEmbeds) -> bool:
+    return all(torch.equal(value, vars(b)[name]) for name, value in vars(a).items())
 
 
-def same(a: Conditioning, b: Conditioning) -> bool:
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "pooled", "sizes"))
+def test_views_by_name():
+    expected = [GlobalView(True), LocalView(True, 6, 3), LocalView(False, 6, 3), GlobalView(False)]
+    assert [make_view(name, 6, 3) for name in VIEWS] == expected
+    with pytest.raises(ValueError, match=r"'globel'.*global_conditional.*global_unconditional"):
+        make_view("globel", 6, 3)
 
 
-def test_the_papers_views_are_three_of_four():
-    assert PAPER_VIEWS == ("global conditional", "local conditional", "local unconditional")
-    wanted = [Whole(True), Crops(True, 6, 3), Crops(False, 6, 3), Whole(False)]
-    assert [make_view(name, 6, 3) for name in CHOICES] == wanted
-
-
-@pytest.mark.parametrize(("conditional", "wanted"), [(True, PROMPTS), (False, EMPTY)])
-def test_whole_latent_is_left_alone(latents, conditional, wanted):
-    seen, conditioning = Whole(conditional)(latents, PROMPTS, EMPTY, chance())
-    assert seen is latents
-    assert same(conditioning, wanted)
-
-
-@pytest.mark.parametrize(("conditional", "wanted"), [(True, PROMPTS), (False, EMPTY)])
-@pytest.mark.parametrize("number", [1, 2, 5])
-def test_crops_fold_into_the_batch_with_their_prompts(latents, conditional, wanted, number):
-    seen, conditioning = Crops(conditional, size=5, number=number)(latents, PROMPTS, EMPTY, chance())
-    assert seen.shape == (number * IMAGES, 1, 5, 5)
-    assert same(conditioning, wanted[torch.arange(IMAGES).repeat(number)])
-    images = seen[:, 0, 0, 0] // SIDE**2
-    assert images.tolist() == list(range(IMAGES)) * number
-
-
-def test_crops_are_squares_of_the_latent_at_one_place_for_all_images(latents):
-    seen, _ = Crops(size=6, number=4)(latents, PROMPTS, EMPTY, chance())
-    for crop in seen.view(4, IMAGES, 6, 6):
+@pytest.mark.parametrize(("conditional", "expected"), [(True, PROMPTS), (False, EMPTY)])
+@pytest.mark.parametrize("crops", [1, 2, 5])
+def test_crops_are_rows_of_the_batch_at_the_same_place_in_all_images(conditional, expected, crops):
+    whole, embeds = see(GlobalView(conditional))
+    assert whole is LATENTS
+    assert same(embeds, expected)
+    seen, embeds = see(LocalView(conditional, size=6, crops=crops))
+    assert same(embeds, expected[torch.arange(IMAGES).repeat(crops)])
+    for crop in seen.view(crops, IMAGES, 6, 6):
         top, left = divmod(int(crop[0, 0, 0]), SIDE)
-        assert torch.equal(crop, latents[:, 0, top : top + 6, left : left + 6])
+        assert torch.equal(crop, LATENTS[:, 0, top : top + 6, left : left + 6])
 
 
-def test_same_seed_places_the_same_crops_in_other_latents(latents):
-    view = Crops(size=4, number=3)
-    first, _ = view(latents, PROMPTS, EMPTY, chance(5))
-    other, _ = view(latents + 1000, PROMPTS, EMPTY, chance(5))
-    elsewhere, _ = view(latents, PROMPTS, EMPTY, chance(6))
-    assert torch.equal(first + 1000, other)
+def test_only_the_seed_decides_the_places_and_all_places_occur():
+    first, other, elsewhere = (see(LocalView(size=4, crops=3), LATENTS + x, s)[0] for x, s in ((0, 5), (1, 5), (0, 6)))
+    assert torch.equal(first + 1, other)
     assert not torch.equal(first, elsewhere)
-
-
-def test_every_place_comes_up(latents):
-    view, generator = Crops(size=14, number=1), chance()
-    corners = {int(view(latents, PROMPTS, EMPTY, generator)[0][0, 0, 0, 0]) for _ in range(200)}
+    corners = {int(see(LocalView(size=14, crops=1), seed=seed)[0][0, 0, 0, 0]) for seed in range(200)}
     assert corners == {row * SIDE + column for row in range(3) for column in range(3)}
-
-
-def test_crop_may_be_the_whole_latent(latents):
-    seen, _ = Crops(size=SIDE, number=1)(latents, PROMPTS, EMPTY, chance())
-    assert torch.equal(seen, latents)
+    assert torch.equal(see(LocalView(size=SIDE, crops=1))[0], LATENTS)
 
 
 @pytest.mark.parametrize("shape", [(SIDE, SIDE + 1), (SIDE + 1, SIDE)])
 def test_too_large_crops_are_refused(shape):
-    with pytest.raises(ValueError, match=rf"size {SIDE + 1} do not fit into latents of {shape[0]}×{shape[1]}; make"):
-        Crops(size=SIDE + 1)(torch.zeros(1, 4, *shape), PROMPTS, EMPTY, chance())
-
-
-def test_gradients_reach_the_pixels_that_are_seen(latents):
-    latents.requires_grad_()
-    seen, _ = Crops(size=4, number=1)(latents, PROMPTS, EMPTY, chance())
-    seen.sum().backward()
-    assert latents.grad.sum() == IMAGES * 4 * 4
-
-
-def test_random_below_is_even():
-    generator = chance()
-    counts = torch.bincount(torch.tensor([random_below(3, generator) for _ in range(600)]))
-    assert len(counts) == 3
-    assert counts.min() > 150
+    with pytest.raises(ValueError, match=rf"{SIDE + 1}.*{shape[0]}×{shape[1]}"):
+        see(LocalView(size=SIDE + 1), torch.zeros(1, 4, *shape))

@@ -1,4 +1,4 @@
-"""A hub repository as SDXL's own is laid out, with random weights of a few kilobytes, and a one-step student's UNet."""
+"""A hub repository with the layout of SDXL's and random weights of a few kilobytes, and a one-step student's UNet."""
 
 import json
 from pathlib import Path
@@ -44,33 +44,13 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def make_scheduler() -> EulerDiscreteScheduler:
-    """The one that SDXL's repository names."""
-    return EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="leading",
-        steps_offset=1,
-        interpolation_type="linear",
-        use_karras_sigmas=False,
-    )
-
-
 def make_repository(folder: Path) -> None:
-    """Write the pipeline in full and half precision, and beside it what else lies in SDXL's repository."""
-    words = write_tokenizer(folder / "tokenizer")
+    """Write the pipeline in full and half precision, and files of SDXL's repository that must not be fetched."""
+    tokens = write_tokenizer(folder / "tokenizer")
     write_tokenizer(folder / "tokenizer_2")
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        projection_dim=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        bos_token_id=words[START],
-        eos_token_id=words[END],
-    )
+    widths = dict.fromkeys(("hidden_size", "intermediate_size", "projection_dim"), WIDTH)
+    ids = {"vocab_size": len(tokens), "bos_token_id": tokens.index(START), "eos_token_id": tokens.index(END)}
+    config = CLIPTextConfig(num_hidden_layers=2, num_attention_heads=2, **widths, **ids)
     pipe = StableDiffusionXLPipeline(
         text_encoder=seeded(0, lambda: CLIPTextModel(config)),
         text_encoder_2=seeded(1, lambda: CLIPTextModelWithProjection(config)),
@@ -78,7 +58,13 @@ def make_repository(folder: Path) -> None:
         tokenizer_2=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         unet=seeded(2, make_unet),
         vae=seeded(3, make_vae),
-        scheduler=make_scheduler(),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
         add_watermarker=False,
     )
     pipe.save_pretrained(folder)
@@ -90,31 +76,20 @@ def make_repository(folder: Path) -> None:
         (folder / name).write_bytes(b"not wanted")
 
 
-def write_tokenizer(folder: Path) -> dict[str, int]:
-    """CLIP's tokenizer in its old files, as SDXL's repository has it, over single letters. Returns the vocabulary."""
+def write_tokenizer(folder: Path) -> list[str]:
+    """CLIP's tokenizer in the old files of SDXL's repository, over single letters. Returns the vocabulary."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), "ab</w>", START, END]
-    words = {token: number for number, token in enumerate(tokens)}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": START}
+    config |= dict.fromkeys(("eos_token", "unk_token", "pad_token"), END)
     folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps(words))
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\na b</w>\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "CLIPTokenizer",
-                "model_max_length": 77,
-                "bos_token": START,
-                "eos_token": END,
-                "unk_token": END,
-                "pad_token": END,
-            }
-        )
-    )
-    return words
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return tokens
 
 
-def write_student(path: Path, seed: int = 7) -> dict[str, torch.Tensor]:
-    """A student's UNet in half precision, as NitroSD's authors give theirs. Returns its weights."""
+def write_student(path: Path, seed: int = 7) -> None:
+    """Write a student's UNet in half precision, as NitroSD's authors publish theirs."""
     weights = {name: value.half().contiguous() for name, value in seeded(seed, make_unet).state_dict().items()}
     save_file(weights, path, metadata={"format": "pt"})
-    return weights

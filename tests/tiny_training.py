@@ -1,46 +1,60 @@
-"""The smallest run of adversarial distillation on the embedded miniature, and the state that it leaves on disk."""
+"""The smallest training on the shipped miniature, and what it leaves on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nitro_lab.distill_config import DistillConfig
+from nitro_lab.training.config import DistillConfig
 
 TINY = DistillConfig(
-    reals=8,
-    captions=8,
-    teacher_steps=1,
-    teacher_guidance=1.0,
+    num_real_samples=8,
+    num_prompts=8,
+    teacher_num_inference_steps=1,
+    teacher_guidance_scale=1.0,
     batch_size=4,
-    slots=2,
-    per_cell=1,
-    width=8,
-    refresh=0.01,
-    warm_up=0,
-    student_every=1,
-    steps=4,
-    save_every=2,
+    heads_per_cell=2,
+    sampled_heads_per_cell=1,
+    head_width=8,
+    refresh_rate=0.01,
+    disc_warmup_steps=0,
+    student_update_freq=1,
+    max_train_steps=4,
+    checkpointing_steps=2,
 )
 CHECKPOINT = "checkpoint.safetensors"
 
 
+def tiny(**settings) -> DistillConfig:
+    """`TINY` with other settings."""
+    return replace(TINY, **settings)
+
+
+def as_options(settings: dict) -> list[str]:
+    """The settings as words of a command line."""
+    words = []
+    for name, value in settings.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--no{option[1:]}")
+        elif value not in ((), ""):
+            words += [option, *map(str, value if isinstance(value, tuple) else (value,))]
+    return words
+
+
 def saved_step(folder: Path) -> int:
     """Steps done when the checkpoint was written."""
-    with safe_open(folder / CHECKPOINT, "pt") as file:
-        return int(file.metadata()["step"])
+    return int(safe_open(folder / CHECKPOINT, "pt").metadata()["step"])
 
 
 def saved_state(folder: Path) -> dict[str, torch.Tensor]:
-    """Everything that the checkpoint holds."""
+    """Everything in the checkpoint."""
     return load_file(folder / CHECKPOINT)
 
 
 def differing(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
-    """Names of what is not the same, bit for bit, in both."""
-    return {
-        name
-        for name in first.keys() | second
-        if name not in first or name not in second or not torch.equal(first[name], second[name])
-    }
+    """Names of tensors that are not equal, bit for bit, in both."""
+    common = first.keys() & second
+    return (first.keys() ^ second) | {name for name in common if not torch.equal(first[name], second[name])}

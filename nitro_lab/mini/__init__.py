@@ -1,5 +1,7 @@
-"""The miniature: a captioned world, a renderer, a judge, and a small SDXL that is trained on them."""
+"""The miniature: a captioned world of 64×64 images, a scene classifier, and a small SDXL trained on that world."""
 
 from pathlib import Path
+
+__all__ = ["MODEL_FOLDER"]
 
 MODEL_FOLDER = Path(__file__).parent / "model"  # the shipped weights, in diffusers' layout

@@ -1,4 +1,4 @@
-"""Diffusers' autoencoder, with all of its convolutions at the latents' resolution."""
+"""Diffusers' autoencoder, with all of its convolutions at the resolution of the latents."""
 
 import functools
 
@@ -7,14 +7,16 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin  # noqa: F401 (pipelines that load this class look its base up here)
 from diffusers.models.autoencoders.vae import DecoderOutput
 
+__all__ = ["PATCH", "PatchAutoencoderKL"]
+
 PATCH = 4  # pixels a side
 
 
 class PatchAutoencoderKL(AutoencoderKL):
-    """`AutoencoderKL` on patches: the 4×4 pixels of a patch are the channels of one place.
+    """`AutoencoderKL` on patches: the 4×4 pixels of a patch are the channels of one latent position.
 
-    Nothing runs at full resolution, so a step of training costs a third of the plain class's with the same widths.
-    The config keeps three blocks, since pipelines read the scale factor (2² = 4) off their number.
+    Nothing runs at full resolution, so a training step costs a third of one of the plain class with the same widths.
+    The config keeps three blocks, since pipelines compute the scale factor (2² = 4) from their number.
     """
 
     @functools.wraps(AutoencoderKL.__init__)  # type: ignore[misc]  # diffusers reads the options off the signature

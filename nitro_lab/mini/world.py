@@ -1,10 +1,13 @@
-"""The captioned world of the miniature: six factors, 9,600 captions, a tenth of them held out.
+"""The captioned world of the miniature: six factors, 9,600 scenes, a tenth of them held out.
 
-A scene is a row of six integers, one index for each entry of `FACTORS`. Everything here is a pure function;
-`nitro_lab.mini.render` turns rows into pictures.
+A scene is a row of six integers, one index for each entry of `FACTORS`. `nitro_lab.mini.render` draws scenes.
 """
 
+import re
+
 import torch
+
+__all__ = ["FACTORS", "all_scenes", "caption", "sample_scenes", "split_scenes", "vocabulary"]
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "size": ("small", "large"),
@@ -14,62 +17,47 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "place": ("left", "right", "top", "bottom", "center"),
     "background": ("night", "sunset", "ocean", "meadow"),
 }
-PLACE_PHRASES = {
-    "left": "on the left",
-    "right": "on the right",
-    "top": "at the top",
-    "bottom": "at the bottom",
-    "center": "in the center",
-}
-HELD_OUT_SHARE = 0.1
-HELD_OUT_SEED = 2412  # the split is part of the world: another seed would make published figures incomparable
+_PLACE_PHRASES = ("on the left", "on the right", "at the top", "at the bottom", "in the center")
+_HELD_OUT_SEED = 2412  # part of the world's definition: with another seed, published figures are not comparable
 
 
 def all_scenes() -> torch.Tensor:
-    """Every combination of the factors. (9600, 6) integers."""
+    """Return every combination of the factors, (9600, 6) integers."""
     return torch.cartesian_prod(*(torch.arange(len(values)) for values in FACTORS.values()))
 
 
 def split_scenes() -> tuple[torch.Tensor, torch.Tensor]:
-    """The fixed split of all scenes: (8640, 6) to train on and (960, 6) that no training may see."""
+    """Return the fixed split of all scenes: (8640, 6) for training and (960, 6) held out."""
     scenes = all_scenes()
-    order = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(HELD_OUT_SEED))
-    held_out = round(len(scenes) * HELD_OUT_SHARE)
+    order = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(_HELD_OUT_SEED))
+    held_out = len(scenes) // 10
     return scenes[order[held_out:]], scenes[order[:held_out]]
 
 
-def draw_scenes(scenes: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw `count` rows of `scenes` with replacement. (count, 6), on the generator's device."""
+def sample_scenes(scenes: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Sample `count` rows of `scenes` with replacement. (count, 6), on the generator's device."""
     rows = torch.randint(len(scenes), (count,), generator=generator, device=generator.device)
     return scenes.to(generator.device)[rows]
 
 
-def caption(scene: torch.Tensor, said: torch.Tensor | None = None) -> str:
-    """Words of one scene, for example ``a large striped red star at the top on a sunset background``.
+def caption(scene: torch.Tensor, mentioned: torch.Tensor | None = None) -> str:
+    """Describe one scene, for example ``a large striped red star at the top on a sunset background``.
 
     Args:
         scene: (6,) integers, one index for each factor.
-        said: (6,) booleans; a factor that is False stays unsaid (an unsaid shape is called "shape").
+        mentioned: (6,) booleans; factors that are False are left out (a shape that is left out becomes "shape").
     """
-    said_flags = [True] * len(FACTORS) if said is None else said.tolist()
-    words = {
-        name: values[index] if is_said else ""
-        for (name, values), index, is_said in zip(FACTORS.items(), scene.tolist(), said_flags, strict=True)
-    }
-    thing = " ".join(filter(None, (words["size"], words["texture"], words["color"], words["shape"] or "shape")))
-    parts = [with_article(thing), PLACE_PHRASES.get(words["place"], "")]
-    if words["background"]:
-        parts.append("on " + with_article(words["background"] + " background"))
-    return " ".join(filter(None, parts))
-
-
-def with_article(noun_phrase: str) -> str:
-    """``orange ring`` -> ``an orange ring``."""
-    return ("an " if noun_phrase[0] in "aeiou" else "a ") + noun_phrase
+    keep = [True] * len(FACTORS) if mentioned is None else mentioned.tolist()
+    values = zip(FACTORS.items(), scene.tolist(), keep, strict=True)
+    words = {name: choices[index] if kept else "" for (name, choices), index, kept in values}
+    place = dict(zip(FACTORS["place"], _PLACE_PHRASES, strict=True)).get(words["place"], "")
+    background = f"on a {words['background']} background" if words["background"] else ""
+    parts = ("a", words["size"], words["texture"], words["color"], words["shape"] or "shape", place, background)
+    return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filter(None, parts)))
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
+    """Return every word that a caption can contain, sorted."""
     words = {word for values in FACTORS.values() for word in values}
-    words |= {word for phrase in PLACE_PHRASES.values() for word in phrase.split()}
+    words |= {word for phrase in _PLACE_PHRASES for word in phrase.split()}
     return sorted(words | {"a", "an", "background", "shape"})

@@ -1,1 +1,1 @@
-"""Pictures: each function takes data and gives a Figure; none of them runs or trains a model."""
+"""Figures: each function takes data and returns a Figure; none of them runs or trains a model."""

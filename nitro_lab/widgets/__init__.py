@@ -1,1 +1,1 @@
-"""Controls for the notebooks, which only wire sliders and buttons to functions of the other rooms."""
+"""Controls for the notebooks, which only connect sliders and buttons to functions of other packages."""

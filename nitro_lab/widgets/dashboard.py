@@ -1,158 +1,190 @@
-"""A dashboard for a run: start it, watch it, pause it, stop it.
-
-Buttons and other cells get their turn after each step. Drawing is on a budget: each picture is drawn anew only when its
-share of the time has been saved up.
-"""
+"""A dashboard of a training run: start, watch, pause and stop it while the notebook stays usable."""
 
 import asyncio
+import html
+from pathlib import Path
+from time import perf_counter
+from weakref import WeakValueDictionary
 
 import ipywidgets as widgets
 import torch
 
 from nitro_lab.plots.canvas import picture_grid, png
-from nitro_lab.plots.pool import QUANTITIES, PoolMap, drawn_heads
+from nitro_lab.plots.pool import QUANTITIES, PoolMap, sampled_heads
 from nitro_lab.plots.training import training_curves
-from nitro_lab.runs.recording import Recording
-from nitro_lab.widgets.parts import figure_box
-from nitro_lab.widgets.running import BREATH, Budget, Running
+from nitro_lab.training.run import TrainingRun
+from nitro_lab.widgets.common import figure_box
 
-SHARE = 0.03  # of the time, for each of the three pictures
-LARGE_MARGIN = 0.3  # end of the map's colours; a head's margin is seldom larger on the miniature
-RECENT = 20  # steps that the time to go is reckoned from
+__all__ = ["Dashboard"]
+
+_DRAWING_SHARE = 0.03  # of the training time, for each of the three figures
+_MAX_LOGIT_GAP = 0.3  # end of the color scale
+_IDLE = 0.01  # seconds between steps for everything else that the kernel has to do
+_dashboards: "WeakValueDictionary[Path, Dashboard]" = WeakValueDictionary()  # the last one of each folder
 
 
-class Dashboard(Running):
-    """Buttons, progress, the pool's map, curves and samples of a recording.
+class Dashboard(widgets.VBox):
+    """Buttons, progress, pool map, curves and samples of a run, which trains in the background of the kernel.
 
-    Args:
-        quantity: what colours the map at first, a key of `QUANTITIES`.
+    Only one dashboard trains a folder: a new one first stops and saves what another in the same kernel trains there.
+    `quantity` is what colors the map at first, a key of `QUANTITIES`. `task` is the training, or None.
     """
 
-    def __init__(self, recording: Recording, quantity: str = "age"):
-        self.recording = recording
-        self.paused = False
-        self.mapped = 0  # the step of the last map
-        self.start_button, self.pause_button, self.stop_button = (
-            widgets.Button(description=name) for name in ("Start", "Pause", "Stop")
-        )
-        for button, react in (
-            (self.start_button, self.start),
-            (self.pause_button, self.pause),
-            (self.stop_button, self.stop),
-        ):
-            button.on_click(lambda _, react=react: react())
-        self.colors = widgets.Dropdown(options=list(QUANTITIES), value=quantity, description="colours")
-        self.colors.observe(lambda _: self.choose_quantity(), "value")
-        self.progress = widgets.IntProgress(0, 0, recording.training.config.steps, layout=widgets.Layout(width="180px"))
-        self.words = widgets.HTML()
-        self.map_image, self.curves_image, self.samples_image = (figure_box() for _ in range(3))
-        self.map_budget, self.curves_budget, self.samples_budget = self.budgets = [
-            Budget(draw, SHARE) for draw in (self.draw_map, self.draw_curves, self.draw_samples)
-        ]
-        self.choose_quantity()
-        self.show_all()
-        self.curves_budget.cost = self.samples_budget.cost  # a guess for the first curves: there is nothing to draw yet
-        self.say()
-        buttons = widgets.HBox([self.start_button, self.pause_button, self.stop_button, self.colors])
-        pictures = [self.map_image, self.curves_image, self.samples_image]
-        super().__init__([buttons, widgets.HBox([self.progress, self.words]), *pictures])
+    def __init__(self, run: TrainingRun, quantity: str = "age"):
+        self.run, self.paused = run, False
+        self.task: asyncio.Task | None = None
+        self._steps, self._trained, self._mapped_step = run.steps(), 0.0, 0
+        self._stop_others()
+        if run.step and not run.reports:  # trained before this object was made
+            run.state.checkpoint.load()
+        buttons = [widgets.Button(description=name) for name in ("Start", "Pause", "Stop")]
+        self.start_button, self.pause_button, self.stop_button = buttons
+        self.start_button.on_click(lambda _: self.start())
+        self.pause_button.on_click(lambda _: self.pause())
+        self.stop_button.on_click(lambda _: self.stop())
+        self.colors = widgets.Dropdown(options=list(QUANTITIES), value=quantity, description="colors")
+        self.colors.observe(lambda _: self._make_map(), "value")
+        self.progress = widgets.IntProgress(0, 0, run.config.max_train_steps, layout={"width": "180px"})
+        self.status = widgets.HTML()
+        images = self.map_image, self.curves_image, self.samples_image = [figure_box() for _ in range(3)]
+        self._figures = [self._draw_map, self._draw_curves, self._draw_samples]
+        self._spent, self._cost = [0.0] * 3, [0.0] * 3  # seconds: of all drawings while training, and of the last one
+        self._make_map()
+        self._redraw()
+        self._cost[1] = self._cost[2]  # an estimate: there may be no curves yet
+        self._show_status()
+        super().__init__([widgets.HBox([*buttons, self.colors]), widgets.HBox([self.progress, self.status]), *images])
 
     def start(self) -> None:
-        """Train from here on, in the background."""
+        """Train in the background, from the last step on."""
         self.paused = False
-        super().start()
-        self.say()
+        if self.task is None:  # a second click may come before the button is disabled
+            self._stop_others()
+            self._steps = self.run.steps()
+            self.task = asyncio.get_running_loop().create_task(self._train())
+            self.task.add_done_callback(self._end)
+        self._show_status()
 
     def pause(self) -> None:
-        """Hold after the step that is under way, or go on."""
+        """Pause after the current step, or resume."""
         self.paused = not self.paused
-        self.say()
         if self.paused:
-            self.show_all()
+            self._redraw()
+        self._show_status()
 
-    def advance(self) -> bool:
-        """One step of the recording."""
-        return self.recording.advance() is not None
+    def stop(self) -> None:
+        """Stop after the current step, and save."""
+        if self.task:
+            self.task.cancel()
 
-    def interrupted(self) -> str:
-        """`hold` saves."""
-        return "Stopped and saved."
+    async def finish(self) -> None:
+        """Train to the last step. Errors of the training are raised; interrupting the cell stops the training, too."""
+        self.start()
+        if task := self.task:
+            try:
+                await asyncio.wait([task])
+            except (asyncio.CancelledError, KeyboardInterrupt):
+                self.stop()
+                await asyncio.wait([task])
+                raise
+            if not task.cancelled():
+                task.result()
 
-    def hold(self, note: str) -> None:
-        """Save, draw all, and say why it holds."""
-        self.recording.stop()
-        self.show_all()
-        self.say(note)
+    def _stop_others(self) -> None:
+        """Save and stop what another dashboard trains in the same folder."""
+        folder = self.run.folder.resolve()
+        other = _dashboards.get(folder, self)
+        if other is not self:
+            other._steps.close()
+            other.stop()
+        _dashboards[folder] = self
 
-    async def breathe(self) -> bool:
-        """Let the kernel do what else it has to do; longer while paused."""
-        while await super().breathe() and self.paused:
-            await asyncio.sleep(4 * BREATH)
+    async def _train(self) -> None:
+        """Train step by step; the kernel does other work in between."""
+        try:
+            await asyncio.sleep(_IDLE)
+            while self.paused or self._step():
+                await asyncio.sleep(_IDLE)
+        finally:
+            self._steps.close()
+
+    def _step(self) -> bool:
+        """Train one step and redraw what is due. Return False if there was none left."""
+        start = perf_counter()
+        if next(self._steps, None) is None:
+            return False
+        self._trained += perf_counter() - start
+        self._redraw(only_due=True)
+        self._show_status()
         return True
+
+    def _end(self, task: asyncio.Task) -> None:
+        self.task, note = None, ""
+        if task.cancelled():
+            note = "Stopped and saved."
+        elif error := task.exception():
+            note = f"<b>{type(error).__name__}:</b> {html.escape(str(error))}"
+        self._redraw()
+        self._show_status(note)
+
+    def _redraw(self, only_due: bool = False) -> None:
+        """Redraw all figures, or those whose share of the training time allows another drawing like the last."""
+        for index, draw in enumerate(self._figures):
+            if only_due and self._spent[index] + self._cost[index] > _DRAWING_SHARE * self._trained:
+                continue
+            start = perf_counter()
+            draw()
+            self._cost[index] = perf_counter() - start
+            self._spent[index] += self._cost[index] if only_due else 0
+
+    def _make_map(self) -> None:
+        state, config, quantity = self.run.state, self.run.config, self.colors.value
+        num_sampled = config.max_train_steps * config.sampled_heads_per_cell / len(config.t_star)
+        scales = {"age": config.max_train_steps, "updates": 1.5 * num_sampled / config.heads_per_cell}
+        labels, scale = (config.t_star, list(state.views)), scales.get(quantity, _MAX_LOGIT_GAP)
+        self._map = PoolMap(state.pool.shape, *labels, quantity, scale, state.feature_indices)
+        self._map.png()  # draws the labels, once
+        self._draw_map()
+
+    def _draw_map(self) -> None:
+        """Draw the pool, with the heads sampled last and those re-initialized since the last map."""
+        heads: tuple[torch.Tensor, ...] = ()
+        if reports := self.run.reports:
+            last, new = reports[-1], [report.refreshed for report in reports if report.step > self._mapped_step]
+            heads = sampled_heads(last.noise_level, last.indices), torch.cat(new or [last.refreshed])
+        self._mapped_step = self.run.step
+        self.map_image.value = self._map.show(self.run.state.pool.stats()[self.colors.value], *heads).png()
+
+    def _draw_curves(self) -> None:
+        reports, state = self.run.table(), self.run.state
+        self.curves_image.layout.display = "none" if reports.empty else ""
+        if not reports.empty:
+            name = "custom" if state.parts.gan_loss else self.run.config.gan_loss
+            self.curves_image.value = png(training_curves(reports, name, state.gan_loss.uninformed_loss))
+
+    def _draw_samples(self) -> None:
+        rows = {"before": self.run.samples[0], f"step {self.run.step}": self.run.sample_images()}
+        self.samples_image.value = png(picture_grid(rows, self.run.sample_prompts, size=1.1))
+
+    def _show_status(self, note: str = "") -> None:
+        """Show the progress, and enable the buttons that make sense."""
+        step, total, training = self.run.step, self.run.config.max_train_steps, self.task is not None
+        paused, done = training and self.paused, step >= total
+        self.progress.value = step
+        self.start_button.disabled = training or done
+        self.pause_button.disabled = self.stop_button.disabled = not training
+        self.pause_button.description = "Resume" if paused else "Pause"
+        note = note or ("Done." if done else "Paused." if paused else "")
+        self.status.value = f"step {step} of {total}{self._speed(total - step)} {note}"
+
+    def _speed(self, remaining: int) -> str:
+        if not (recent := [report.seconds for report in self.run.reports[-20:]]):
+            return "."
+        pace = sum(recent) / len(recent) / (1 - self.drawing_share)
+        minutes, seconds = divmod(round(pace * remaining), 60)
+        return f", {pace:.2f} s per step, {minutes}:{seconds:02} left, drawing {self.drawing_share:.0%} of the time."
 
     @property
     def drawing_share(self) -> float:
-        """Of the time that the training ran."""
-        spent = sum(budget.spent for budget in self.budgets)
-        return spent / (spent + self.trained) if self.trained else 0.0
-
-    def choose_quantity(self) -> None:
-        """A new map, with another scale of colours."""
-        training, quantity = self.recording.training, self.colors.value
-        config = training.config
-        often = 1.5 * config.steps * config.per_cell / (config.slots * len(config.t_star))
-        most = {"age": config.steps, "updates": often, "margin": LARGE_MARGIN}[quantity]
-        self.map = PoolMap(training.pool.shape, config.t_star, quantity, most, tuple(training.ideas.views_of(config)))
-        self.map.png()  # the fixed parts, outside of the budget
-        self.map_budget.now()
-
-    def show_all(self) -> None:
-        """Draw every picture, as when the training holds."""
-        for budget in self.budgets:
-            budget.now()
-
-    def draw_map(self) -> None:
-        """The pool, with the last step's draws, and who was thrown out since the last map."""
-        values = self.recording.training.pool.census()[self.colors.value]
-        reports = self.recording.reports
-        heads: tuple[torch.Tensor, ...] = ()
-        if reports:
-            new = [report.refreshed for report in reports[:-1] if report.step > self.mapped]
-            last = reports[-1]
-            heads = drawn_heads(last.noise_level, last.slots), torch.cat([*new, last.refreshed])
-        self.mapped = self.recording.step
-        self.map_image.value = self.map.show(values, *heads).png()
-
-    def draw_curves(self) -> None:
-        """Losses, margins, the student's gradient."""
-        self.curves_image.layout.display = "" if self.recording.reports else "none"
-        if self.recording.reports:
-            training = self.recording.training
-            told = training.ideas.told_of_objective(training.config)
-            self.curves_image.value = png(training_curves(self.recording.table(), *told))
-
-    def draw_samples(self) -> None:
-        """The student before, and its average now."""
-        recording = self.recording
-        rows = {"before": recording.samples[0], f"step {recording.step}": recording.picture()}
-        self.samples_image.value = png(picture_grid(rows, recording.prompts, size=1.1))
-
-    def say(self, note: str = "") -> None:
-        """Progress in words, and which buttons make sense."""
-        step, steps = self.recording.step, self.recording.training.config.steps
-        running, finished = self.task is not None, step >= steps
-        self.progress.value = step
-        self.start_button.disabled = running or finished
-        self.pause_button.disabled = self.stop_button.disabled = not running
-        self.pause_button.description = "Resume" if self.paused and running else "Pause"
-        state = note or ("Done." if finished else "Paused." if self.paused and running else "")
-        self.words.value = f"step {step} of {steps}{self.speed(steps - step)} {state}"
-
-    def speed(self, left: int) -> str:
-        """Seconds a step, time to go, and what the drawing takes."""
-        if not self.recording.reports:
-            return "."
-        recent = [report.seconds for report in self.recording.reports[-RECENT:]]
-        pace = sum(recent) / len(recent) / (1 - self.drawing_share)
-        minutes, seconds = divmod(round(pace * left), 60)
-        return f", {pace:.2f} s a step, {minutes}:{seconds:02} to go, drawing {self.drawing_share:.0%} of the time."
+        """Fraction of the time that goes into drawing."""
+        return sum(self._spent) / max(sum(self._spent) + self._trained, 1e-9)

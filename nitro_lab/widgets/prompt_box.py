@@ -1,36 +1,36 @@
-"""A box to type prompts into: words, a seed and a number of steps go in, a picture comes out."""
+"""A prompt, a seed and a number of steps in; an image out."""
 
 import ipywidgets as widgets
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.sampling import imagine
-from nitro_lab.widgets.parts import WIDE, image_box, paragraphs, prompt_field, put
+from nitro_lab.sampling import sample_image
+from nitro_lab.widgets.common import WIDE, image_box, paragraphs, prompt_field, put
 
-SIDE = 384  # pixels on the screen
+__all__ = ["prompt_box"]
 
 
 def prompt_box(
-    pipe: StableDiffusionXLPipeline, prompt: str, seed: int = 0, most_steps: int = 4, guidance: float = 0.0
+    pipe: StableDiffusionXLPipeline, prompt: str, seed: int = 0, max_steps: int = 4, guidance_scale: float = 0.0
 ) -> widgets.VBox:
-    """A text field, two sliders and the picture that they ask for.
+    """Make a prompt field, sliders for seed and steps, and the image that they give.
 
     Args:
-        prompt: what stands in the field at first. A new one counts when Enter is pressed or the field is left.
-        most_steps: end of the slider; a distilled student cannot take more than its scheduler's
-            `original_inference_steps`.
-        guidance: the pipeline's `guidance_scale`; 1 or less is none.
+        max_steps: end of the slider; a distilled student allows at most its scheduler's `original_inference_steps`.
     """
-    text = prompt_field(prompt)
-    seed_slider = widgets.IntSlider(seed, 0, 99, description="seed")
-    steps_slider = widgets.IntSlider(1, 1, most_steps, description="steps")
-    picture, note = image_box(SIDE), widgets.HTML(layout=WIDE)
+    controls = [
+        prompt_field(prompt),
+        widgets.IntSlider(seed, 0, 99, description="seed"),
+        widgets.IntSlider(1, 1, max_steps, description="steps"),
+    ]
+    box, note = image_box(384), widgets.HTML(layout=WIDE)
 
-    def draw(_: object = None) -> None:
-        image, remarks = imagine(pipe, text.value, seed_slider.value, steps_slider.value, guidance)
-        put(picture, image)
+    def show(_: object = None) -> None:
+        text, chosen_seed, steps = (control.value for control in controls)
+        image, remarks = sample_image(pipe, text, chosen_seed, steps, guidance_scale)
+        put(box, image)
         note.value = paragraphs(remarks)
 
-    for control in (text, seed_slider, steps_slider):
-        control.observe(draw, "value")
-    draw()
-    return widgets.VBox([text, seed_slider, steps_slider, picture, note])
+    for control in controls:
+        control.observe(show, "value")
+    show()
+    return widgets.VBox([*controls, box, note])

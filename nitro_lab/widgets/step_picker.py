@@ -1,53 +1,48 @@
-"""One prompt and one seed, all numbers of steps side by side, the time of each below it."""
+"""One prompt and one seed, sampled with several numbers of steps side by side, with the time of each."""
 
 import time
 
 import ipywidgets as widgets
 from diffusers import StableDiffusionXLPipeline
 
-from nitro_lab.sampling import imagine
-from nitro_lab.stages import steps_in_words
-from nitro_lab.widgets.parts import WIDE, image_box, paragraphs, prompt_field, put
+from nitro_lab.sampling import format_steps, sample_image
+from nitro_lab.widgets.common import WIDE, image_box, paragraphs, prompt_field, put
 
-SIDE = 224  # pixels on the screen
+__all__ = ["step_picker"]
 
 
 def step_picker(
     pipe: StableDiffusionXLPipeline, prompt: str, seed: int = 0, steps: tuple[int, ...] = (1, 2, 3, 4)
 ) -> widgets.VBox:
-    """A text field, a slider of seeds, a switch of each number of steps, and their pictures with milliseconds.
+    """Show a field for the prompt, a slider for the seed, a switch for each number of steps, and the images.
 
     Args:
-        prompt: what stands in the field at first. A new one counts when Enter is pressed or the field is left.
-        steps: numbers of steps to choose from; all are shown at first.
+        steps: numbers of steps to choose from. All are shown at first.
     """
     text = prompt_field(prompt)
     seeds = widgets.IntSlider(seed, 0, 99, description="seed", continuous_update=False)
-    chosen = {count: widgets.ToggleButton(True, description=steps_in_words(count)) for count in steps}
-    pictures = {count: image_box(SIDE) for count in steps}
-    notes = {count: widgets.HTML() for count in steps}
-    remark = widgets.HTML(layout=WIDE)
-    columns = {count: widgets.VBox([pictures[count], notes[count]]) for count in steps}
+    switches = {n: widgets.ToggleButton(True, description=format_steps(n)) for n in steps}
+    images = {n: image_box(224) for n in steps}
+    notes = {n: widgets.HTML() for n in steps}
+    columns = {n: widgets.VBox([images[n], notes[n]]) for n in steps}
+    remarks = widgets.HTML(layout=WIDE)
 
-    def draw(count: int) -> list[str]:
-        columns[count].layout.display = "" if chosen[count].value else "none"
-        if not chosen[count].value:
+    def draw(n: int) -> list[str]:
+        columns[n].layout.display = "" if switches[n].value else "none"
+        if not switches[n].value:
             return []
         start = time.perf_counter()
-        image, remarks = imagine(pipe, text.value, seeds.value, count)
-        notes[count].value = f"{steps_in_words(count)}, {1e3 * (time.perf_counter() - start):.0f} ms"
-        put(pictures[count], image)
-        return remarks
+        image, found = sample_image(pipe, text.value, seeds.value, n)
+        notes[n].value = f"{format_steps(n)}, {1e3 * (time.perf_counter() - start):.0f} ms"
+        put(images[n], image)
+        return found
 
     def draw_all(_: object = None) -> None:
-        said = {words: None for count in steps for words in draw(count)}
-        remark.value = paragraphs(said)
+        remarks.value = paragraphs(dict.fromkeys(remark for n in steps for remark in draw(n)))
 
     for control in (text, seeds):
         control.observe(draw_all, "value")
-    for count, switch in chosen.items():
-        switch.observe(lambda _, count=count: draw(count), "value")
+    for n, switch in switches.items():
+        switch.observe(lambda _, n=n: draw(n), "value")
     draw_all()
-    return widgets.VBox(
-        [text, seeds, widgets.HBox(list(chosen.values())), widgets.HBox(list(columns.values())), remark]
-    )
+    return widgets.VBox([text, seeds, widgets.HBox([*switches.values()]), widgets.HBox([*columns.values()]), remarks])

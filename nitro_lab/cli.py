@@ -1,0 +1,189 @@
+"""The workbook without a notebook: `nitro-lab run`, `train`, `sample` and `evaluate`."""
+
+import os
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from nitro_lab.training.config import DistillConfig
+from nitro_lab.weights import CheckpointError
+
+if TYPE_CHECKING:
+    from nitro_lab.training.run import TrainingRun
+
+__all__ = ["main"]
+
+_PROMPT = "a large striped red star at the top on a sunset background"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Execute the notebooks and write them as HTML pages."""
+
+    notebooks: Path = Path("notebooks")  # folder of the notebooks
+    out: Path = Path("build")  # folder of the pages; open index.html first
+    scale: Literal["full", "smoke"] | None = None  # size of the work; default: NITRO_LAB_SCALE, or full
+    write: bool = False  # write the outputs back into the notebooks
+
+    def __call__(self) -> int:
+        from nitro_lab.notebook_runner import run_notebooks
+
+        return 0 if run_notebooks(self.notebooks, self.out, self.write, self.scale) else 1
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a one-step student adversarially. The same command resumes an interrupted training."""
+
+    config: Annotated[DistillConfig, arg(name="")]
+    out: Path = Path("build/distill")  # folder of the run
+
+    def __call__(self) -> int:
+        from safetensors import SafetensorError
+
+        if self.config.max_train_steps <= self.config.disc_warmup_steps:
+            print(
+                f"nitro-lab: max_train_steps {self.config.max_train_steps} is not above disc_warmup_steps "
+                f"{self.config.disc_warmup_steps}: only the heads are trained, the student stays as it is.",
+                file=sys.stderr,
+            )
+        try:
+            self._train()
+        except KeyboardInterrupt:
+            return _fail(f"interrupted. {self._how_to_resume()}", status=130)
+        except FloatingPointError as error:
+            return _fail(f"{error} The run is in {self.out}.")
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, FileNotFoundError):  # the file of prompts
+                raise
+            path = getattr(error, "filename", None) or self.out
+            return _fail(f"{path} cannot be written ({error}). {self._how_to_resume()}")
+        print(f"{self.config.max_train_steps} steps are done; raise --max-train-steps to continue.")
+        print(f"{self.out} has the student, its samples and curves. To sample it:")
+        print(f'  nitro-lab sample "{self.out}" "{_PROMPT}"')
+        return 0
+
+    def _train(self) -> None:
+        """Train with a progress bar, and draw samples and curves at each checkpoint."""
+        from tqdm.auto import tqdm
+
+        from nitro_lab.training.run import TrainingRun
+
+        run = TrainingRun(self.config, self.out)
+        further_process = os.environ.get("LOCAL_RANK", "0") != "0"  # one bar is enough for all processes
+        losses: dict[str, float] = {}
+        bar = tqdm(total=self.config.max_train_steps, initial=run.step, desc="train", disable=further_process)
+        with bar, closing(run.steps()) as steps:
+            for report in steps:
+                losses["L_D"], losses["logit gap"] = report.disc_loss, float(report.logit_gaps.mean())
+                if report.grad_norm:  # the student was updated
+                    losses["L_G"] = report.student_loss
+                bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
+                bar.update()
+                if report.step in run.samples:
+                    _draw(run, report.step)
+
+    def _how_to_resume(self) -> str:
+        """What an interrupted run left."""
+        from nitro_lab.training.run import steps_done
+
+        steps = steps_done(self.out)
+        saved = f"has a checkpoint of {steps} steps" if steps else "has no checkpoint yet"
+        return f"The run in {self.out} {saved}; the same command resumes it."
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample a model for some prompts: a column per prompt, a row per number of steps."""
+
+    model: Positional[str]  # mini, mini-regressed, mini-teacher, nitrosd-realism, …, a run's or a model's folder
+    prompts: Positional[tuple[str, ...]]  # each in quotes
+    steps: tuple[int, ...] = (1,)  # numbers of inference steps
+    guidance_scale: float = 0.0  # students need none; mini-teacher needs 3, and --steps 25
+    seed: int = 0  # random seed of the noise
+    out: Path = Path("sample.png")  # PNG file
+
+    def __call__(self) -> int:
+        from nitro_lab.models import load_pipeline
+        from nitro_lab.plots.canvas import picture_grid
+        from nitro_lab.sampling import format_steps, sample_image
+
+        if not self.prompts:
+            raise ValueError("prompts is empty; give one or more prompts, each in quotes.")
+        if not self.steps or min(self.steps) < 1:
+            raise ValueError(f"steps is {self.steps}; each must be at least 1.")
+        pipe = load_pipeline(self.model)
+        rows, remarks = {}, []
+        for steps in self.steps:
+            sampled = [sample_image(pipe, text, self.seed, steps, self.guidance_scale) for text in self.prompts]
+            rows[format_steps(steps)] = [image for image, _ in sampled]
+            remarks += [remark for _, several in sampled for remark in several]
+        figure = picture_grid(rows, self.prompts)
+        width = max(image.width for images in rows.values() for image in images)
+        out = self.out.with_suffix(".png")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=max(150, width / 1.75))  # pictures at their own resolution
+        print("\n".join(dict.fromkeys([*remarks, f"written to {out}"])))
+        return 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate models of the miniature's world next to renders and the teacher."""
+
+    models: Positional[tuple[str, ...]]  # mini, or folders in diffusers' layout or of runs
+    unet: str | None = None  # a student's weights in place of the model's, a .safetensors file
+    shifted_timestep: int | None = None  # in place of the model's
+    steps: tuple[int, ...] = (1,)  # numbers of inference steps
+    captions: Literal["held-out", "training", "all"] = "held-out"
+    num_images: int = 1000
+    seed: int = 0  # random seed of captions and noise
+    json: Annotated[Path | None, arg(metavar="FILE")] = None  # write the table here too
+
+    def __call__(self) -> int:
+        from nitro_lab.evaluation.table import evaluate_models, format_table, write_table
+
+        if not self.models:
+            raise ValueError("models is empty; give one or more, such as mini.")
+        columns = evaluate_models(
+            self.models, self.steps, self.unet, self.shifted_timestep, self.captions, self.num_images, self.seed
+        )
+        print(format_table(columns, self.num_images))
+        if self.json:
+            write_table(columns, self.json)
+            print(f"written to {self.json}")
+        return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; expected errors become one line. Returns the exit status."""
+    try:
+        verb = tyro.cli(Run | Train | Sample | Evaluate, prog="nitro-lab", description=__doc__, args=arguments)
+        return verb()
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted.", status=130)
+
+
+def _fail(message: str, status: int = 1) -> int:
+    """Print one line to stderr. Returns the exit status."""
+    print(f"nitro-lab: {message}", file=sys.stderr)
+    return status
+
+
+def _draw(run: "TrainingRun", step: int) -> None:
+    """Write samples and curves into a run's folder."""
+    from nitro_lab.plots.canvas import picture_grid
+    from nitro_lab.plots.training import training_curves
+
+    rows = {"before training": run.samples[0], f"EMA student, step {step}": run.samples[step]}
+    for steps in range(2, max(run.config.stages) + 1):
+        rows[f"EMA student, step {step}, in {steps} steps"] = run.sample_images(steps)
+    picture_grid(rows, run.sample_prompts).savefig(run.folder / f"samples-{step}.png")
+    training_curves(run.table(), run.config.gan_loss).savefig(run.folder / "curves.png")

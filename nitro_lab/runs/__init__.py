@@ -1,1 +1,0 @@
-"""A training that is kept: its folder, and what is recorded while it goes."""

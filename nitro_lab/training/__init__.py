@@ -1,0 +1,1 @@
+"""Adversarial distillation: settings, the teacher's samples, the training step, and a run in a folder."""

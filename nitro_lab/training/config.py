@@ -1,0 +1,134 @@
+"""Every setting of adversarial distillation, with its meaning."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+__all__ = ["DistillConfig", "GANLossName", "StepSampling"]
+
+# Names of modules that import torch, which `nitro-lab --help` should not; a test compares them.
+GANLossName = Literal["linear", "hinge", "non_saturating"]
+StepSampling = Literal["any_schedule", "any_step", "last_step"]
+MixedPrecision = Literal["no", "bf16"]
+ViewName = Literal["global_conditional", "local_conditional", "local_unconditional", "global_unconditional"]
+
+_PAPER_VIEWS: tuple[ViewName, ...] = ("global_conditional", "local_conditional", "local_unconditional")
+_POSITIVE = (
+    *("max_train_steps", "batch_size", "gradient_accumulation_steps", "checkpointing_steps", "stage_steps"),
+    *("student_update_freq", "disc_update_freq", "num_real_samples", "num_prompts", "teacher_num_inference_steps"),
+    *("heads_per_cell", "head_width", "head_depth", "crop_size", "crops_per_image"),
+)
+_NON_NEGATIVE = ("disc_warmup_steps", "learning_rate", "disc_learning_rate")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Settings of one adversarial distillation.
+
+    [F]: stated by the paper (arXiv 2412.02030, section 3). The other defaults were found on the miniature.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    teacher: str = "mini-teacher"  # model that generates the real samples; its encoder is the backbone
+    init_from: str = "mini-regressed"  # one-step model that the student starts from, with its shifted timestep
+    prompts: str = ""  # text file with one prompt a line; empty: the training captions of the miniature
+    seed: int = 0  # random seed of the training
+    max_train_steps: int = 400  # a finished run continues if this is raised
+    batch_size: int = 16  # images of one forward pass, over all processes
+    gradient_accumulation_steps: int = 1  # forward passes per update
+
+    num_real_samples: int = 1024  # teacher samples kept on disk
+    real_samples_seed: int = 0  # random seed of the teacher samples; runs with other seeds share them
+    num_prompts: int = 4096  # further prompts, for fakes only; their embeddings are kept on disk
+    teacher_num_inference_steps: int = 12  # for each real sample
+    teacher_guidance_scale: float = 3.0  # for each real sample; 1 or less disables guidance
+
+    t_star: tuple[int, ...] = (10, 250, 500, 750)  # noise levels of the discriminators [F]
+    views: tuple[ViewName, ...] = _PAPER_VIEWS  # what the heads see [F]
+    crop_size: int = 8  # side of a local view, in latent pixels
+    crops_per_image: int = 2  # crops that a local view takes of each image
+    feature_indices: tuple[int, ...] = ()  # feature levels with heads, counted from 0; empty: all
+    heads_per_cell: int = 4  # heads per noise level, view and feature level [F, inferred]
+    sampled_heads_per_cell: int = 4  # heads sampled from each cell of one noise level in a step
+    refresh_rate: float = 0.001  # fraction of all heads re-initialized after each step; the paper's is 0.01
+    reset_optimizer_on_refresh: bool = True  # a re-initialized head starts with an empty optimizer state
+    share_noise: bool = True  # real and fake samples are noised to t* with the same noise
+    separate_pool_rng: bool = False  # the pool has its own random generator, so that other pools see the same data
+    gan_loss: GANLossName = "hinge"  # the paper prints linear
+    head_width: int = 32  # channels inside a head
+    head_depth: int = 1  # number of strided convolutions in a head
+    vectorize_heads: bool = True  # run the heads of a cell together; otherwise one after another
+
+    stages: tuple[int, ...] = (1,)  # largest number of inference steps in each stage; bottom-up: 1 2 3 4 [F]
+    stage_steps: int = 300  # training steps of each stage except the last
+    step_sampling: StepSampling = (
+        "any_schedule"  # any_schedule: any step of any schedule; any_step: of the longest; last_step
+    )
+    one_step_prob: float = 0.0  # probability that a batch trains one-step inference, whatever step_sampling gives
+    rollout_grad: bool = False  # backpropagate through the last re-noising into the previous prediction
+
+    learning_rate: float = 3e-5  # of the student's AdamW
+    disc_learning_rate: float = 5e-3  # of the heads' AdamW
+    adam_betas: tuple[float, float] = (0.5, 0.99)  # of the student's AdamW
+    disc_adam_betas: tuple[float, float] = (0.5, 0.99)  # of the heads' AdamW
+    disc_warmup_steps: int = 80  # first steps train the heads only; the student's learning rate then rises as long
+    student_update_freq: int = 2  # update the student every N steps
+    disc_update_freq: int = 1  # update the heads every N steps, and in every step of the warm-up
+    max_grad_norm: float = 1.0  # of the student; inf disables clipping
+    ema_decay: float = 0.99  # of the student's averaged weights, which are the result
+
+    checkpointing_steps: int = 50  # steps between checkpoints
+    mixed_precision: MixedPrecision = "no"  # bf16 is for CUDA
+    compile: bool = False  # torch.compile student and backbone; the first step then takes minutes
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings before anything is loaded."""
+        self._check_choices("gan_loss", [self.gan_loss], get_args(GANLossName))
+        self._check_choices("step_sampling", [self.step_sampling], get_args(StepSampling))
+        self._check_choices("mixed_precision", [self.mixed_precision], get_args(MixedPrecision))
+        self._check_choices("views", self.views, get_args(ViewName))
+        for name in _POSITIVE:
+            self._check_range(name, 1)
+        for name in _NON_NEGATIVE:
+            self._check_range(name, 0)
+        for name in ("refresh_rate", "ema_decay", "one_step_prob"):
+            self._check_range(name, 0, 1)
+        self._check_range("sampled_heads_per_cell", 1, self.heads_per_cell)
+        if self.head_width % 8:
+            raise ValueError(f"head_width is {self.head_width}; it must be a multiple of 8 (GroupNorm has 8 groups).")
+        for name in ("adam_betas", "disc_adam_betas"):
+            betas = getattr(self, name)
+            if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+                raise ValueError(f"{name} is {betas}; give two values, each at least 0 and below 1.")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be above 0 (inf disables clipping).")
+        if not self.t_star or min(self.t_star) < 0 or max(self.t_star) > 999:
+            raise ValueError(f"t_star is {self.t_star}; give one or more timesteps from 0 to 999.")
+        if not self.stages or min(self.stages) < 1:
+            raise ValueError(f"stages is {self.stages}; give one or more numbers of steps from 1 (bottom-up: 1 2 3 4).")
+        if len(set(self.feature_indices)) < len(self.feature_indices) or min(self.feature_indices, default=0) < 0:
+            raise ValueError(
+                f"feature_indices is {self.feature_indices}; give different feature levels, counted from 0."
+            )
+
+    def _check_choices(self, name: str, values: Sequence[str], allowed: tuple[str, ...]) -> None:
+        """Refuse unknown or repeated names."""
+        if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
+            raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(allowed)}.")
+
+    def _check_range(self, name: str, low: float, high: float = float("inf")) -> None:
+        """Refuse a value outside [low, high], and NaN."""
+        value = getattr(self, name)
+        if not low <= value <= high:
+            upper = "" if high == float("inf") else f" and at most {high}"
+            raise ValueError(f"{name} is {value}; it must be at least {low}{upper}.")
+
+    def key_settings(self) -> dict[str, Any]:
+        """The settings that a run's results depend on: all but its length and how often it is saved."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("max_train_steps", "checkpointing_steps")
+        }

@@ -1,0 +1,1 @@
+"""What the notebooks alone need: their measurements, figures and exercises. `nitro_lab` does not import it."""

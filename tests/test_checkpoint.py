@@ -1,0 +1,131 @@
+"""Checkpoints resume a training bit for bit; a file is complete or the old one; hashes stay those of users' caches."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nitro_lab.checkpoint import Checkpoint, atomic_write, hash_of, weights_hash
+
+TOTAL, EVERY = 12, 4
+SETTINGS = {"learning_rate": 0.01, "batch_size": 8, "widths": [4, 4]}
+
+
+class Training:
+    """A small model with all kinds of state: buffers, Adam's moments, a generator, recorded losses."""
+
+    def __init__(self, path: Path, settings: dict = SETTINGS):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.generator = torch.Generator().manual_seed(3)
+        self.losses = torch.zeros(TOTAL)
+        parts = {"model": self.model, "optimizer": self.optimizer, "generator": self.generator, "losses": self.losses}
+        self.checkpoint = Checkpoint(path, settings, **parts)
+
+    def run(self, cut_after: int | None = None) -> list[int]:
+        """Train to the end, or break off after so many steps. Returns the steps done."""
+        done = []
+        for step in self.checkpoint.steps(TOTAL, EVERY):
+            loss = self.model(torch.randn(8, 4, generator=self.generator)).square().mean()
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.losses[step] = loss.detach()
+            done.append(step)
+            if len(done) == cut_after:
+                break
+        return done
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that must be equal after a resume."""
+        moments = self.optimizer.state_dict()["state"]
+        flat = {f"{index} {name}": value for index, fields in moments.items() for name, value in fields.items()}
+        return self.model.state_dict() | flat | {"losses": self.losses, "generator": self.generator.get_state()}
+
+
+def assert_resumes_at(file: Path, step: int) -> None:
+    """The rest of the training is run, and its end is that of an uninterrupted one."""
+    resumed, uncut = Training(file), Training(file.with_name("uncut.safetensors"))
+    assert resumed.run() == list(range(step, TOTAL))
+    uncut.run()
+    left, right = uncut.state(), resumed.state()
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+@pytest.mark.parametrize("cut", range(1, TOTAL))
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, cut):
+    file = tmp_path / "new" / "cut.safetensors"
+    Training(file).run(cut)
+    assert_resumes_at(file, (cut - 1) // EVERY * EVERY)  # breaking off inside a step does not save that step
+    assert_resumes_at(file, TOTAL)  # a finished training is only loaded
+
+
+def test_other_settings_are_refused(tmp_path):
+    file = tmp_path / "file.safetensors"
+    Training(file).run()
+    assert Training(file, SETTINGS | {"widths": (4, 4)}).run() == []  # equal as JSON
+    named = r"file\.safetensors.*depth.*None.*3.*learning_rate.*0\.01.*0\.02.*widths.*\[4, 4\].*None"
+    with pytest.raises(ValueError, match=named):
+        Training(file, {"learning_rate": 0.02, "batch_size": 8, "depth": 3}).run()
+
+
+KILLED = f"""
+import os, signal, sys
+from pathlib import Path
+from {Path(__file__).stem} import Training
+import nitro_lab.checkpoint
+
+def half_written(tensors, file, metadata):
+    Path(file).write_bytes(b"half a file")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+training = Training(Path(sys.argv[1]))
+training.run(5)
+nitro_lab.checkpoint.save_file = half_written
+training.run()
+"""
+
+
+def test_killed_while_writing_leaves_the_old_file(tmp_path):
+    file = tmp_path / "file.safetensors"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(file)], cwd=Path(__file__).parent)
+    assert killed.returncode == -signal.SIGKILL
+    (part,) = tmp_path.glob("unfinished-*")
+    assert part.read_bytes() == b"half a file"
+    os.utime(part, (0, time.time() - 48 * 3600))
+    assert_resumes_at(file, EVERY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.safetensors", "uncut.safetensors"]
+
+
+def test_writers_of_one_file_do_not_mix(tmp_path):
+    def write_while_another_does(file: Path) -> None:
+        file.write_text("first")
+        atomic_write(path, lambda other: other.write_text("second"))
+        assert (file.read_text(), path.read_text()) == ("first", "second")
+
+    path = tmp_path / "file"
+    atomic_write(path, write_while_another_does)
+    assert path.read_text() == "first"
+    with pytest.raises(ZeroDivisionError):
+        atomic_write(path, lambda file: file.write_text("new") and 1 / 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_hashes_do_not_change():
+    """The names of files in users' caches."""
+    assert hash_of({"steps": 25, "seed": 0}, ["a red star", "ein grüner Kreis"]) == "bc7217a125730f96"
+    module = nn.Linear(3, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.arange(6).view(2, 3))
+        module.bias.copy_(torch.tensor([0.5, -1]))
+    assert weights_hash(module) == "caab674ff5af8700"
+    assert weights_hash(module.to(torch.bfloat16)) == "c013f410017c9f80"

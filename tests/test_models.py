@@ -1,0 +1,222 @@
+"""Loading from folders, files and runs: what is loaded is exact, and what does not fit is refused by name."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+import torch
+from diffusers import LCMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tiny_sdxl import make_repository, make_unet, write_student
+
+from nitro_lab import TimestepShiftLCMScheduler, load_pipeline, load_unet
+from nitro_lab.models import MODELS, ModelSource
+from nitro_lab.weights import CheckpointError
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+VAE = "vae/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder_2/model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny SDXL in `sdxl/`, a student beside it. Not to be changed."""
+    folder = tmp_path_factory.mktemp("models")
+    make_repository(folder / "sdxl")
+    write_student(folder / "student.safetensors")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def mini(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny SDXL under the name of the miniature."""
+    monkeypatch.setitem(MODELS, "mini", ModelSource(str(models / "sdxl"), str(models / "student.safetensors"), 250))
+
+
+def load(model: str | Path, **options) -> StableDiffusionXLPipeline:
+    pipe = load_pipeline(model, device="cpu", **options)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def assert_same(unet: UNet2DConditionModel, weights: dict[str, torch.Tensor]) -> None:
+    """Bit for bit, in the UNet's own dtype."""
+    state = unet.state_dict()
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name].to(value.dtype)) for name, value in state.items())
+
+
+def edit(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    """A fault that changes the tensors of a file."""
+
+    def fault(file: Path) -> None:
+        weights = {name: value.clone() for name, value in load_file(file).items()}
+        change(weights)
+        save_file(weights, file, metadata={"format": "pt"})
+
+    return fault
+
+
+def set_entries(**entries: object) -> Callable[[Path], object]:
+    """A fault that changes entries of `model_index.json`."""
+    return lambda file: file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+@pytest.mark.filterwarnings("error")
+def test_student_by_name(models):
+    pipe = load("mini")
+    assert_same(pipe.unet, load_file(models / "student.safetensors"))
+    assert {pipe.unet.dtype, pipe.vae.dtype, pipe.text_encoder.dtype} == {torch.float32}
+    assert not pipe.unet.training
+    assert all(weight.requires_grad for weight in pipe.unet.parameters())
+    pipe.scheduler.set_timesteps(4)
+    assert pipe.scheduler.timesteps.tolist() == [249, 187, 124, 62]
+    assert pipe("a b", num_inference_steps=1, guidance_scale=0).images[0].size == (16, 16)
+
+
+def test_saved_pipeline_loads_back(models, tmp_path):
+    pipe = load("mini", shifted_timestep=500)
+    pipe.scheduler = TimestepShiftLCMScheduler(shifted_timestep=500, original_inference_steps=8)
+    pipe.save_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert_same(again.unet, pipe.unet.state_dict())
+    assert isinstance(again.scheduler, TimestepShiftLCMScheduler)
+    saved, loaded = ({k: v for k, v in p.scheduler.config.items() if k[0] != "_"} for p in (pipe, again))
+    assert loaded == saved
+    calls = {"num_inference_steps": 2, "guidance_scale": 0}
+    images = [p("a b", generator=torch.Generator().manual_seed(1), **calls).images[0] for p in (pipe, again)]
+    assert images[0] == images[1]
+    student, lcm = {"unet": models / "student.safetensors", "shifted_timestep": 250}, tmp_path / "lcm"
+    assert load(tmp_path, **student).scheduler.config.original_inference_steps == 8
+    pipe.scheduler = LCMScheduler()
+    pipe.save_pretrained(lcm)
+    assert load(lcm, **student).scheduler.config.original_inference_steps == 4  # LCM's 50 are not the student's
+
+
+def test_other_files_beside_the_weights_are_ignored(models, tmp_path):
+    """Also beside shards, of which exactly those of the index are loaded."""
+    folder = copytree(models / "sdxl", tmp_path / "more")
+    whole = load_file(folder / UNET)
+    zeros = {name: torch.zeros_like(value) for name, value in whole.items()}
+    for name in ("ema_model", "old_model", "diffusion_pytorch_model-00001-of-00002"):
+        save_file(zeros, folder / "unet" / f"{name}.safetensors")
+    (folder / "unet" / "._diffusion_pytorch_model.safetensors").write_bytes(b"\0" * 100)
+    unet = load(folder).unet
+    assert_same(unet, whole)
+
+    for file in (folder / "unet").glob("*.safetensors"):
+        file.unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="200KB")
+    shards = sorted((folder / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    save_file(zeros, folder / "unet" / "diffusion_pytorch_model-00009-of-00009.safetensors")
+    assert_same(load(folder).unet, whole)
+    shards[-1].unlink()
+    with pytest.raises(CheckpointError, match=shards[-1].name):
+        load(folder)
+
+
+def test_a_run_and_where_it_started(models, tmp_path):
+    first, second = tmp_path / "build" / "first", tmp_path / "build" / "second"
+    for run, start, seed in ((first, "mini", 1), (second, str(first), 2)):
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(json.dumps({"init_from": start}))
+        write_student(run / "student.safetensors", seed)
+    pipe = load(second)
+    assert_same(pipe.unet, load_file(second / "student.safetensors"))
+    assert pipe.scheduler.config.shifted_timestep == 250
+    (tmp_path / "build").rename(tmp_path / "moved")
+    assert_same(load(tmp_path / "moved" / "second").unet, pipe.unet.state_dict())
+    (tmp_path / "moved" / "first" / "student.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"first.*student\.safetensors"):
+        load(tmp_path / "moved" / "second")
+    (tmp_path / "moved" / "first").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="moved/first"):
+        load(tmp_path / "moved" / "second")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("minni", {}, "minni.*mini-teacher.*nitrosd-realism"),
+        ("mini", {"memory": ["offload"]}, "memory.*offload.*model_offload.*vae_tiling"),
+        ("mini", {"memory": "vae_tiling"}, "memory.*vae_tiling"),
+        ("mini", {"memory": ["model_offload", "sequential_offload"]}, "model_offload and sequential_offload"),
+        ("mini", {"memory": ["model_offload"]}, "model_offload.*CPU"),
+        ("mini", {"revision": "main"}, "revision.*main"),
+        ("mini", {"shifted_timestep": 0}, "shifted_timestep.*0"),
+        ("mini", {"dtype": "float16"}, "dtype.*float16"),
+        ("mini", {"dtype": torch.int8}, "dtype.*int8"),
+        ("mini", {"device": "cuda"}, "device.*cuda"),
+        ("mini", {"device": "cuba"}, "device.*cuba"),
+    ],
+)
+def test_wrong_arguments(model, options, message):
+    if "cuda" in message and torch.cuda.is_available():
+        pytest.skip("CUDA is available")
+    with pytest.raises(ValueError, match=message):
+        load_pipeline(model, **{"device": "cpu"} | options)
+
+
+def test_memory_options(models, monkeypatch):
+    pipe = load(models / "sdxl", memory=["vae_slicing", "vae_tiling", "attention_slicing"])
+    assert (pipe.vae.use_slicing, pipe.vae.use_tiling) == (True, True)
+    assert "Sliced" in type(pipe.unet.mid_block.attentions[0].transformer_blocks[0].attn1.processor).__name__
+    calls: list = []
+    for name in ("enable_model_cpu_offload", "to"):
+        monkeypatch.setattr(StableDiffusionXLPipeline, name, lambda self, device: calls.append(device))
+    load_pipeline(models / "sdxl", device="meta", memory=["model_offload"])
+    assert calls == [torch.device("meta")]
+
+
+STUDENT, INDEX = "student.safetensors", "model_index.json"
+FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {  # the file, its fault -> the message
+    "no student": (STUDENT, lambda file: file.unlink(), STUDENT),
+    "cut student": (STUDENT, lambda file: file.write_bytes(file.read_bytes()[:-1000]), STUDENT),
+    "empty": (STUDENT, lambda file: file.write_bytes(b""), STUDENT),
+    "pickled": (STUDENT, lambda file: torch.save({"a": torch.ones(1)}, file), f"{STUDENT}.*save_file"),
+    "pointer": (STUDENT, lambda file: file.write_text("version https://git-lfs.github.com\n"), "git lfs pull"),
+    "page": (STUDENT, lambda file: file.write_text("<!DOCTYPE html>" + " " * 50), STUDENT),
+    "missing weight": (STUDENT, edit(lambda w: w.pop("conv_in.bias")), rf"{STUDENT}.*conv_in\.bias"),
+    "surplus": (STUDENT, edit(lambda w: w.update(more=torch.ones(1))), f"{STUDENT}.*more"),
+    "shape": (STUDENT, edit(lambda w: w.update({"conv_in.bias": torch.ones(3)})), r"conv_in\.bias.*\b3\b.*\b8\b"),
+    "integers": (STUDENT, edit(lambda w: w.update({"conv_in.bias": w["conv_in.bias"].char()})), r"conv_in\.bias"),
+    "no pipeline": (INDEX, lambda file: file.unlink(), INDEX),
+    "no unet": ("unet/config.json", lambda file: file.unlink(), r"unet.config\.json"),
+    "no weights": (TEXT, lambda file: [path.unlink() for path in file.parent.glob("*model*")], r"\.bin"),
+    "cut VAE": (VAE, lambda file: file.write_bytes(file.read_bytes()[:-10]), VAE),
+    "VAE's weight": (VAE, edit(lambda w: w.pop("encoder.conv_in.weight")), rf"{VAE}.*encoder\.conv_in"),
+    "VAE's shape": (VAE, edit(lambda w: w.update({"encoder.conv_in.bias": torch.ones(3)})), r"encoder\.conv_in\.bias"),
+    "projection": (TEXT, edit(lambda w: w.pop("text_projection.weight")), rf"{TEXT}.*text_projection\.weight"),
+    "class from elsewhere": (INDEX, set_entries(vae=["antigravity", "fly"]), "antigravity.*vae.*diffusers"),
+    "class of a like name": (INDEX, set_entries(tokenizer=["diffusers_x", "Fast"]), "diffusers_x.*tokenizer"),
+    "one name": (INDEX, set_entries(vae=["diffusers"]), r'"diffusers".*vae'),
+    "a number": (INDEX, set_entries(vae=5), "TypeError"),
+    "no such class": (INDEX, set_entries(vae=["diffusers", "Auto"]), "Auto"),
+    "a list": (INDEX, lambda file: file.write_text("[1]"), INDEX),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_files(models, tmp_path, fault):
+    name, cause, message = FAULTS[fault]
+    folder = copytree(models / "sdxl", tmp_path / "base")
+    write_student(folder / STUDENT)
+    cause(folder / name)
+    with pytest.raises(CheckpointError, match=message):
+        load(folder, **({"unet": folder / STUDENT} if name == STUDENT else {}))
+    assert "antigravity" not in sys.modules
+
+
+def test_a_pickled_file_is_refused_by_its_name():
+    with pytest.raises(CheckpointError, match=r"student\.ckpt.*save_file"):
+        load_unet("student.ckpt", make_unet().config)
+
+
+def test_import_is_cheap():
+    code = "import sys, nitro_lab; assert not {'torch', 'diffusers'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,101 @@
+"""The teacher's samples on disk: made once, found again, resumed, and never those of another teacher or setting."""
+
+import signal
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from tiny_training import tiny
+
+from nitro_lab.sampling import encode_prompts, latent_shape, sample_latents
+from nitro_lab.training import data
+from nitro_lab.training.data import load_teacher_samples, read_prompts
+
+PROMPTS = ["a small blue ring", "a large solid red star in the center on a night background", "a green square"]
+ARGUMENTS = {"prompts": PROMPTS, "num_samples": 5, "num_inference_steps": 2, "guidance_scale": 1.0, "seed": 0}
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """Batches of one, and how many samples each call of the teacher makes."""
+    made: list[int] = []
+
+    def counted(pipe, prompts, *args, **options):
+        made.append(len(prompts))
+        return sample_latents(pipe, prompts, *args, **options)
+
+    monkeypatch.setattr(data, "_BATCH", 1)
+    monkeypatch.setattr(data, "sample_latents", counted)
+    return made
+
+
+def load(pipe, folder, **changes):
+    return load_teacher_samples(pipe, **ARGUMENTS | changes, folder=folder)
+
+
+def test_samples_are_the_teachers(untrained_pipeline, tmp_path, calls):
+    samples = load(untrained_pipeline, tmp_path)
+    assert set(samples.prompts) <= set(PROMPTS)
+    with torch.no_grad():
+        wanted = vars(encode_prompts(untrained_pipeline, samples.prompts))
+        empty = vars(encode_prompts(untrained_pipeline, [""]))
+    for name, value in wanted.items():
+        torch.testing.assert_close(getattr(samples.embeds, name), value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(getattr(samples.empty_embeds, name), empty[name])
+    generator = torch.Generator().manual_seed(0)
+    torch.randint(len(PROMPTS), (5,), generator=generator)
+    x_T = torch.randn((5, *latent_shape(untrained_pipeline)), generator=generator)
+    expected = sample_latents(untrained_pipeline, samples.prompts, x_T, 2, 1.0)
+    torch.testing.assert_close(samples.x0, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_samples_are_found_again_in_the_users_cache(untrained_pipeline, tmp_path, calls, monkeypatch):
+    monkeypatch.setattr(data, "user_cache_path", lambda name: tmp_path / name)
+    first, again, more = (load(untrained_pipeline, None, num_extra_prompts=extra) for extra in (0, 0, 3))
+    assert calls == [1] * 5
+    assert len(list((tmp_path / "nitro-lab").glob("teacher-*.safetensors"))) == 1
+    assert torch.equal(first.x0, again.x0)
+    assert torch.equal(first.x0, more.x0)
+    assert first.prompts == again.prompts == more.prompts[:5]
+    assert len(more.prompts) == len(more.embeds.prompt_embeds) == 8
+
+
+def test_interrupted_and_resumed_is_the_same(untrained_pipeline, tmp_path, calls, monkeypatch):
+    whole = load(untrained_pipeline, tmp_path / "whole")
+    counted = data.sample_latents
+
+    def interrupted(*args, **options):
+        return counted(*args, **options) if len(calls) < 5 + 4 else signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "sample_latents", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load(untrained_pipeline, tmp_path / "cut")
+    assert torch.equal(whole.x0, load(untrained_pipeline, tmp_path / "cut").x0)
+    assert calls == [1] * 10
+
+
+def test_another_setting_or_teacher_is_another_file(untrained_pipeline, tmp_path, calls):
+    first, changes = load(untrained_pipeline, tmp_path), {"num_inference_steps": 1, "guidance_scale": 3.0, "seed": 1}
+    others = [load(untrained_pipeline, tmp_path, **{name: value}) for name, value in changes.items()]
+    others += [
+        load(untrained_pipeline, tmp_path, num_samples=4),
+        load(untrained_pipeline, tmp_path, prompts=PROMPTS[1:]),
+    ]
+    untrained_pipeline.scheduler = DDIMScheduler.from_config(untrained_pipeline.scheduler.config)
+    load(untrained_pipeline, tmp_path)
+    assert len(list(tmp_path.glob("teacher-*"))) == 7
+    assert not any(torch.equal(first.x0, other.x0) for other in others)
+
+
+def test_prompt_files(tmp_path):
+    file = tmp_path / "prompts.txt"
+    config = tiny(prompts=str(file))
+    file.write_bytes("\ufeffa small blue ring\n\n  a grün square \n".encode())
+    assert read_prompts(config) == ["a small blue ring", "a grün square"]
+    for content in (b"\n", "a ring".encode("utf-16")):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"prompts\.txt"):
+            read_prompts(config)
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        read_prompts(tiny(prompts=str(tmp_path)))

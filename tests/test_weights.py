@@ -1,0 +1,186 @@
+"""Downloads through `huggingface_hub`, from a hub on loopback that records what it was asked for."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, UNet2DConditionModel
+from hub import Hub, commit, running_hub
+from huggingface_hub import constants, hf_api
+from safetensors.torch import load_file
+from tiny_sdxl import NOT_WANTED, make_repository, write_student
+
+from nitro_lab.models import SDXL, load_pipeline
+from nitro_lab.weights import CheckpointError, fetch_file
+
+NITRO = "ChenDY/NitroFusion"
+NOWHERE = "http://127.0.0.1:9"  # the port of `discard`, where nothing listens
+STUDENT = f"{NITRO}/nitrosd-vibrant_unet.safetensors"
+SCRIPT = """
+import json
+from nitro_lab import load_pipeline
+pipe = load_pipeline("nitrosd-vibrant", device="cpu")
+image = pipe("a b", num_inference_steps=2, guidance_scale=0).images[0]
+total = sum(value.double().sum().item() for value in pipe.unet.state_dict().values())
+print(json.dumps([pipe.scheduler.timesteps.tolist(), image.size, total]))
+"""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny SDXL and a tiny NitroSD, under the names of the real ones. Not to be changed."""
+    folder = tmp_path_factory.mktemp("repositories")
+    make_repository(folder / "base")
+    (folder / "base" / "vae_1_0" / "config.json").write_text("{}")  # JSON that diffusers does not fetch
+    (folder / "nitro").mkdir()
+    write_student(folder / "nitro" / "nitrosd-realism_unet.safetensors", seed=7)
+    write_student(folder / "nitro" / "nitrosd-vibrant_unet.safetensors", seed=8)
+    return {SDXL: folder / "base", NITRO: folder / "nitro"}
+
+
+@pytest.fixture
+def hub(repositories: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub, an empty cache, and retries that do not wait."""
+    with running_hub() as hub:
+        hub.repositories = dict(repositories)
+        point_to(hub.url, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield hub
+
+
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does when huggingface_hub is imported."""
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def load(model: str = "nitrosd-vibrant", dtype: torch.dtype = torch.float32, **options):
+    return load_pipeline(model, device="cpu", dtype=dtype, **options)
+
+
+def test_nitrosd_in_its_own_process(repositories, tmp_path):
+    """As users run it: the environment names the hub, and nothing is patched."""
+    with running_hub() as hub:
+        hub.repositories = dict(repositories)
+        places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub")}
+        names = {**places, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-W", "error::FutureWarning", "-c", SCRIPT]
+        done = subprocess.run(command, env={**os.environ, **names}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    student = load_file(repositories[NITRO] / "nitrosd-vibrant_unet.safetensors")
+    total = sum(value.float().double().sum().item() for value in student.values())
+    assert json.loads(done.stdout) == [[499, 249], [16, 16], total]
+    assert f"{SDXL}/unet/config.json" in hub.asked
+    assert not [name for name in hub.asked if name.startswith(f"{SDXL}/unet/diffusion")]
+    assert "torchvision" not in done.stderr
+
+
+@pytest.mark.parametrize(("dtype", "middle"), [(torch.float32, ""), (torch.float16, ".fp16")])
+def test_only_what_is_needed_is_downloaded(hub, dtype, middle):
+    pipe = load("nitrosd-realism", dtype)
+    assert sorted(name.split("/", 2)[2] for name in hub.asked if name.endswith((".safetensors", ".onnx"))) == [
+        "nitrosd-realism_unet.safetensors",
+        f"text_encoder/model{middle}.safetensors",
+        f"text_encoder_2/model{middle}.safetensors",
+        f"vae/diffusion_pytorch_model{middle}.safetensors",
+    ]
+    assert not [name for name in hub.asked if name.removeprefix(f"{SDXL}/") in NOT_WANTED]
+    assert {part.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2)} == {dtype}
+    assert pipe.scheduler.config.shifted_timestep == 250
+    hub.asked.clear()
+    load("nitrosd-realism", dtype)
+    assert hub.asked == []  # everything is in the cache
+
+
+def test_without_a_student_the_unet_is_downloaded_in_shards(hub, tmp_path):
+    folder = hub.repositories[SDXL] = shutil.copytree(hub.repositories[SDXL], tmp_path / "shards")
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    for file in (folder / "unet").glob("*.safetensors"):
+        file.unlink()
+    unet.save_pretrained(folder / "unet", max_shard_size="200KB")
+    pipe = load(SDXL, revision="main")
+    assert type(pipe.scheduler).__name__ == "EulerDiscreteScheduler"
+    loaded = pipe.unet.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in unet.state_dict().items())
+
+
+def test_a_file_may_name_its_revision(hub):
+    file = f"{NITRO}@{commit(NITRO)}/nitrosd-vibrant_unet.safetensors"
+    assert load(SDXL, unet=file, shifted_timestep=500).scheduler.config.shifted_timestep == 500
+    with pytest.raises(CheckpointError, match="NitroFusion@v9/"):
+        load(SDXL, unet=file.replace(commit(NITRO), "v9"))
+
+
+def pickled_only(hub: Hub, folder: Path) -> None:
+    """The VAE comes as a pickled file only."""
+    hub.repositories[SDXL] = shutil.copytree(hub.repositories[SDXL], folder / "pickled")
+    for file in (folder / "pickled" / "vae").glob("*.safetensors"):
+        file.rename(file.with_suffix(".bin"))
+
+
+FAULTS: dict[str, tuple[Callable[[Hub, Path], object], str]] = {
+    "no repository": (lambda hub, _: hub.repositories.pop(SDXL), SDXL),
+    "no student": (lambda hub, _: hub.repositories.update({NITRO: hub.repositories[SDXL]}), STUDENT),
+    "consent": (lambda hub, _: hub.refusals.update({NITRO: "GatedRepo"}), f"{STUDENT}.*hf auth login"),
+    "refused student": (lambda hub, _: hub.refusals.update({NITRO: "Other"}), f"{STUDENT}.*403"),
+    "refused base": (lambda hub, _: hub.refusals.update({SDXL: "Other"}), f"{SDXL}.*403"),
+    "cut": (lambda hub, _: hub.cuts.update({Path(STUDENT).name: 5000}), STUDENT),
+    "cut base": (lambda hub, _: hub.cuts.update({"model.safetensors": 50}), f"{SDXL}/text_encoder/model"),
+    "pickled": (pickled_only, rf"{SDXL}.*vae.*\.bin"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(hub, tmp_path, fault):
+    cause, message = FAULTS[fault]
+    cause(hub, tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        load()
+
+
+def test_a_disk_that_cannot_hold_the_file(hub, monkeypatch):
+    usage = shutil.disk_usage(Path.cwd())._replace(free=100_000)  # smaller than the UNet's file, larger than the others
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CheckpointError, match=f"{STUDENT}.*HF_HOME"):
+        load()
+    assert STUDENT not in hub.asked
+    monkeypatch.setattr(os, "makedirs", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(CheckpointError, match=f"{STUDENT}.*PermissionError.*HF_HOME"):
+        fetch_file(STUDENT)
+
+
+@pytest.mark.parametrize("filled_by_diffusers", [False, True])
+def test_without_network_the_cache_serves(hub, monkeypatch, filled_by_diffusers):
+    """In both precisions, from the files of one."""
+    cache = constants.HF_HUB_CACHE
+    if filled_by_diffusers:
+        DiffusionPipeline.from_pretrained(SDXL, variant="fp16", dtype=torch.float16, cache_dir=cache)
+        fetch_file(STUDENT)
+    else:
+        load()
+    hub.asked.clear()
+    point_to(NOWHERE, monkeypatch)
+    for dtype in (torch.float32, torch.float16):
+        pipe = load(dtype=dtype)
+        assert pipe.vae.dtype == pipe.unet.dtype == dtype
+    for file in Path(cache).glob("models--stabilityai*/snapshots/*/vae/*.safetensors"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match=f"{SDXL}.*vae.*HF_HUB_OFFLINE"):
+        load()
+    shutil.rmtree(cache)
+    with pytest.raises(CheckpointError, match=f"{SDXL}.*HF_HUB_OFFLINE"):
+        load()
+    assert hub.asked == []

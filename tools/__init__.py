@@ -1,0 +1,1 @@
+"""Tools beside the package: what trains the weights that it ships."""

@@ -1,0 +1,1 @@
+"""Trains the miniature that `nitro_lab.mini` ships, evaluates it, and writes its model cards."""
