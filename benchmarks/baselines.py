@@ -10,8 +10,8 @@ from nitro_lab.discriminators.heads import ConvHead
 from nitro_lab.discriminators.pool import ViewFeatures
 from nitro_lab.randomness import randint_below
 from nitro_lab.sampling import predict_x0
+from nitro_lab.training.batch import extract_features, sample_batch
 from nitro_lab.training.state import TrainState
-from nitro_lab.training.step import extract_features, sample_batch
 
 
 class MeanPool:
@@ -22,6 +22,7 @@ class MeanPool:
     def __init__(self, state: TrainState):
         self.indices = torch.zeros(len(state.views), len(state.feature_indices), 1, dtype=torch.long)
         self.weight = torch.ones((), device=state.generator.device, requires_grad=True)
+        self.generator = state.generator
 
     def sample(self, noise_level: int, heads_per_cell: int) -> "MeanPool":
         """Return itself as the panel."""
@@ -113,7 +114,7 @@ def usual_step(pool: ModuleListPool, state: TrainState) -> None:
     x0 = predict_x0(state.student, state.scheduler, batch.x_T, batch.fake_embeds)
     fake = extract_features(state, x0, batch.fake_embeds, batch.fake_noise, t_star, crop_seed=0)
     state.optimizer.zero_grad()
-    torch.stack([loss.generator(logits) for logits in pool.score(panel, fake)]).mean().backward()
+    torch.stack([loss.generator(d_fake, d_fake) for d_fake in pool.score(panel, fake)]).mean().backward()
     torch.nn.utils.clip_grad_norm_(state.student.parameters(), config.max_grad_norm)
     state.optimizer.step()
     state.ema.update_parameters(state.student)

@@ -20,10 +20,11 @@ import torch
 
 from nitro_lab.discriminators.pool import Panel, ViewFeatures
 from nitro_lab.sampling import predict_x0
+from nitro_lab.training.batch import extract_features, sample_batch
 from nitro_lab.training.config import DistillConfig
 from nitro_lab.training.data import TeacherSamples
 from nitro_lab.training.state import TrainState, prepare_training
-from nitro_lab.training.step import extract_features, sample_batch, training_step
+from nitro_lab.training.step import training_step
 
 HELD_OUT = 256  # samples of the teacher for the evaluation only
 BATCHES = 16  # of an evaluation

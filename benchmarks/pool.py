@@ -28,12 +28,12 @@ from accelerate.state import AcceleratorState
 from baselines import MeanPool, ModuleListPool, list_update, pool_update, usual_step
 from tqdm.auto import tqdm
 
-from nitro_lab.discriminators.checks import bind_text_dim
 from nitro_lab.discriminators.heads import ConvHead
+from nitro_lab.discriminators.inputs import bind_text_dim
 from nitro_lab.discriminators.pool import DiscriminatorPool
-from nitro_lab.discriminators.zoo import ZOO
+from nitro_lab.discriminators.zoo import IDEAS, ZOO
 from nitro_lab.training.config import DistillConfig
-from nitro_lab.training.parts import HeadFactory, Parts
+from nitro_lab.training.parts import HeadFactory, Parts, apply_variant
 from nitro_lab.training.state import TrainState, prepare_training
 from nitro_lab.training.step import sample_features, training_step
 
@@ -124,14 +124,13 @@ def comparisons(state: TrainState, pools: Mapping[str, int], zoo: Mapping[str, A
 
 def compare_variant(state: TrainState, name: str, variant: Any) -> Comparison:
     """An entry of the zoo: heads as a panel; with settings of its own, the whole step."""
-    settings = dict(variant) if isinstance(variant, Mapping) else {"head": variant}
-    head = settings.pop("head", None)
-    if settings:
-        other = prepare_training(replace(state.config, **settings), state.checkpoint.path.parent, Parts(head=head))
+    config, parts = apply_variant(state.config, variant)
+    if parts != Parts(head=parts.head) or config != state.config:
+        other = prepare_training(config, state.checkpoint.path.parent, parts)
         measured, reference = (f"training step, {describe(each)}" for each in (other, state))
         return Comparison(f"head: {name}", measured, reference, None, steps(other), steps(state))
     real, fake = sample_features(state, state.config.t_star[0])
-    own, paper = (with_panel_pool(state, maker, real) for maker in (head, None))
+    own, paper = (with_panel_pool(state, maker, real) for maker in (parts.head, None))
     works = [partial(pool_update, each, real, fake) for each in (own, paper)]
     return Comparison(
         f"head: {name}", f"score and update, {describe(own)}", "the same with the paper's head", None, *works
@@ -272,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--rounds is {options.rounds}; it must be at least 1.")
     ratios, parts, hardware = [], {}, []
     for device in [options.device] if options.device else devices:
-        measured, seconds = measure(device, options.rounds, CONFIG, POOLS, ZOO)
+        measured, seconds = measure(device, options.rounds, CONFIG, POOLS, ZOO | IDEAS)
         ratios += measured
         parts |= {f"{name}, {device}": values for name, values in seconds.items()}
         name = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores"

@@ -2,7 +2,7 @@
 
     python benchmarks/refinement.py orders --steps 320 --seeds 0            # trains in build/refinement/
     python benchmarks/refinement.py models --one-step student.safetensors   # mini, teacher and others
-    python benchmarks/refinement.py frontier --num-images 128               # the teacher at 2 to 50 steps too
+    python benchmarks/refinement.py frontier                                # the teacher at 2 to 50 steps too
 
 Each evaluation adds a row to docs/refinement.csv; rows that are there are not computed again. Distances depend on the
 number of images, so compare only rows with the same number.
@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from nitro_lab import load_pipeline
 from nitro_lab.evaluation import eval_set as evaluation
-from nitro_lab.evaluation.table import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS
+from nitro_lab.evaluation.eval_set import TEACHER_GUIDANCE, TEACHER_STEPS
+from nitro_lab.evaluation.table import TEACHER
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.sampling import format_steps
 from nitro_lab.training.config import DistillConfig
@@ -42,7 +43,10 @@ NAMES = {"mini": "mini", "regressed student": "mini-regressed"}
 
 
 def orders(
-    steps: int = 320, seeds: tuple[int, ...] = (0,), only: tuple[str, ...] = tuple(ORDERS), num_images: int = 1000
+    steps: int = 320,
+    seeds: tuple[int, ...] = (0,),
+    only: tuple[str, ...] = tuple(ORDERS),
+    num_images: int = evaluation.NUM_IMAGES,
 ) -> None:
     """Train from the regressed student with stages in other orders, and evaluate the results.
 
@@ -62,7 +66,7 @@ def orders(
             evaluate(f"{order}, {steps} steps of training", load_pipeline(run.folder), FEW, num_images, seed)
 
 
-def models(one_step: str | None = None, num_images: int = 1000) -> None:
+def models(one_step: str | None = None, num_images: int = evaluation.NUM_IMAGES) -> None:
     """Evaluate the shipped students, the teacher's weights with LCM's sampler, and the teacher at 25 steps.
 
     Args:
@@ -80,7 +84,7 @@ def models(one_step: str | None = None, num_images: int = 1000) -> None:
     evaluate("teacher", teacher, (TEACHER_STEPS,), num_images, guidance_scale=TEACHER_GUIDANCE)
 
 
-def frontier(num_images: int = 128) -> None:
+def frontier(num_images: int = evaluation.NUM_IMAGES) -> None:
     """Evaluate the shipped students, and the teacher at 2 to 50 steps."""
     for name, model in NAMES.items():
         evaluate(name, load_pipeline(model), FEW, num_images)
@@ -91,7 +95,8 @@ def frontier(num_images: int = 128) -> None:
 def load_eval_set(num_images: int) -> evaluation.EvalSet:
     """Make the evaluation set once."""
     teacher = load_pipeline(TEACHER)
-    return evaluation.make_eval_set(teacher, load_scene_classifier(teacher.device), num_images=num_images)
+    eval_set = evaluation.make_eval_set(teacher, load_scene_classifier(teacher.device), num_images=num_images)
+    return evaluation.with_teacher(eval_set, teacher, TEACHER)
 
 
 def evaluate(
@@ -112,9 +117,9 @@ def evaluate(
         eval_set, title = load_eval_set(num_images), f"{name}, {format_steps(steps)}"
         sample = evaluation.sample_eval_set_cached if guidance_scale else evaluation.sample_eval_set
         images = sample(eval_set, pipe, steps, guidance_scale, progress=title)
-        metrics = {key: f"{value:.4f}" for key, value in evaluation.compute_metrics(eval_set, images).items()}
-        print(title, {key: metrics[key] for key in ("texture", "all", "FD", "sharpness")}, flush=True)
-        pd.DataFrame([row | metrics]).to_csv(TABLE, mode="a", header=not TABLE.exists(), index=False)
+        metrics = evaluation.compute_metrics(eval_set, images)
+        print(title, {key: round(metrics[key], 4) for key in ("told_apart", "all", "FD", "sharpness")}, flush=True)
+        pd.concat([table, pd.DataFrame([row | metrics])]).to_csv(TABLE, index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

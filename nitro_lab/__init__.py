@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TimestepShiftLCMScheduler", "load_pipeline", "load_unet"]
 
-_MODULES = {
-    "TimestepShiftLCMScheduler": "nitro_lab.scheduler",
-    "load_pipeline": "nitro_lab.models",
-    "load_unet": "nitro_lab.models",
-}
+_MODULES = {"TimestepShiftLCMScheduler": "scheduler", "load_pipeline": "models", "load_unet": "models"}
 
 # diffusers imports image processors that nothing here uses; transformers then notes that they lack torchvision.
 logging.getLogger("transformers.utils.import_utils").addFilter(
@@ -25,5 +21,5 @@ logging.getLogger("transformers.utils.import_utils").addFilter(
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, since importing diffusers takes seconds."""
     if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+        return getattr(import_module(f"nitro_lab.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

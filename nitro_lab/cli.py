@@ -1,10 +1,12 @@
 """The workbook without a notebook: `nitro-lab run`, `train`, `sample` and `evaluate`."""
 
+import io
 import os
 import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -59,17 +61,14 @@ class Train:
         except FloatingPointError as error:
             return _fail(f"{error} The run is in {self.out}.")
         except (OSError, SafetensorError) as error:
-            if isinstance(error, FileNotFoundError):  # the file of prompts
-                raise
             path = getattr(error, "filename", None) or self.out
-            return _fail(f"{path} cannot be written ({error}). {self._how_to_resume()}")
+            return _fail(f"{path} cannot be read or written ({error}). {self._how_to_resume()}")
         print(f"{self.config.max_train_steps} steps are done; raise --max-train-steps to continue.")
         print(f"{self.out} has the student, its samples and curves. To sample it:")
         print(f'  nitro-lab sample "{self.out}" "{_PROMPT}"')
         return 0
 
     def _train(self) -> None:
-        """Train with a progress bar, and draw samples and curves at each checkpoint."""
         from tqdm.auto import tqdm
 
         from nitro_lab.training.run import TrainingRun
@@ -89,7 +88,6 @@ class Train:
                     _draw(run, report.step)
 
     def _how_to_resume(self) -> str:
-        """What an interrupted run left."""
         from nitro_lab.training.run import steps_done
 
         steps = steps_done(self.out)
@@ -141,7 +139,7 @@ class Evaluate:
     shifted_timestep: int | None = None  # in place of the model's
     steps: tuple[int, ...] = (1,)  # numbers of inference steps
     captions: Literal["held-out", "training", "all"] = "held-out"
-    num_images: int = 1000
+    num_images: int = 512  # as in all tables: distances depend on it
     seed: int = 0  # random seed of captions and noise
     json: Annotated[Path | None, arg(metavar="FILE")] = None  # write the table here too
 
@@ -162,13 +160,24 @@ class Evaluate:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; expected errors become one line. Returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # consoles of other encodings show "?" for what they lack
+            stream.reconfigure(errors="replace")
     try:
         verb = tyro.cli(Run | Train | Sample | Evaluate, prog="nitro-lab", description=__doc__, args=arguments)
         return verb()
-    except (ValueError, FileNotFoundError, CheckpointError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
+        if not _is_for_users(error):
+            raise
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted.", status=130)
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Whether an error is about what the user gave: it names a file, or this package raised it itself."""
+    *_, (frame, _line) = walk_tb(error.__traceback__)
+    return bool(getattr(error, "filename", None)) or frame.f_globals["__name__"].startswith("nitro_lab.")
 
 
 def _fail(message: str, status: int = 1) -> int:
@@ -178,7 +187,6 @@ def _fail(message: str, status: int = 1) -> int:
 
 
 def _draw(run: "TrainingRun", step: int) -> None:
-    """Write samples and curves into a run's folder."""
     from nitro_lab.plots.canvas import picture_grid
     from nitro_lab.plots.training import training_curves
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline as Pipeline
+from diffusers import UNet2DConditionModel
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import nn
@@ -66,7 +67,7 @@ def load_pipeline(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     memory: Sequence[str] = (),
-) -> StableDiffusionXLPipeline:
+) -> Pipeline:
     """Load a pipeline. The base's own UNet is not downloaded if a student's replaces it.
 
     Args:
@@ -110,13 +111,12 @@ def load_unet(
 ) -> UNet2DConditionModel:
     """Load a UNet of this configuration from a safetensors file (or its shards), in evaluation mode.
 
+    Raises a CheckpointError if the file is damaged, or its names, shapes or dtypes do not fit the configuration.
+
     Args:
         file: a path, `owner/repo[@revision]/file.safetensors`, or the paths of all shards.
         config: a UNet's configuration, for example `pipe.unet.config`.
         dtype: of the loaded weights, whatever the file's is.
-
-    Raises:
-        CheckpointError: if the file is damaged, or its names, shapes or dtypes do not fit the configuration.
     """
     files = [fetch_file(file)] if isinstance(file, str | Path) else list(file)
     tensor_shapes(files)  # raises if a file is damaged
@@ -126,10 +126,8 @@ def load_unet(
         unet.load_state_dict({name: value for path in files for name, value in load_file(path).items()}, assign=True)
     except RuntimeError as error:  # names, shapes, or integers where weights should be
         problems = [textwrap.shorten(line, 200) for line in str(error).splitlines()[1:4]]
-        raise CheckpointError(
-            f"{files[0]} does not fit the base's UNet: {' '.join(problems)} It must hold a whole UNet of the same "
-            "architecture, as unet.save_pretrained writes it; load a LoRA with pipe.load_lora_weights."
-        ) from error
+        advice = "It must hold a whole UNet of this architecture; load a LoRA with pipe.load_lora_weights."
+        raise CheckpointError(f"{files[0]} does not fit the base's UNet: {' '.join(problems)} {advice}") from error
     return nn.Module.to(unet, dtype).eval()  # diffusers' own `to` warns of a list of modules that is empty
 
 
@@ -157,11 +155,9 @@ class _Base:
             raise ValueError(f"revision is {revision!r}, but {name} is a folder, which has no revisions. Leave it out.")
         self.variants = (".fp16", "") if prefer_half else ("", ".fp16")
         self.offline = ""  # why files that are not in the cache could not be fetched
-        self.folder = (
-            fetch_folder(name, revision, ["model_index.json"], f"{name} (there is no such folder here)")
-            if self.remote
-            else Path(name)
-        )
+        self.folder = Path(name)
+        if self.remote:
+            self.folder = fetch_folder(name, revision, ["model_index.json"], f"{name} (there is no such folder here)")
         self.index = self.read_json("model_index.json")
         self.parts = [part for part, entry in self.index.items() if isinstance(entry, list) and entry != [None, None]]
         for part in self.parts:
@@ -222,14 +218,14 @@ class _Base:
             raise ValueError(f"{files[0]} lacks {sorted(report['missing_keys'])[:3]}")
         return loaded
 
-    def assemble(self, unet: UNet2DConditionModel, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+    def assemble(self, unet: UNet2DConditionModel, dtype: torch.dtype) -> Pipeline:
         """Make the pipeline of this UNet and the base's other parts."""
         try:
             for part in self.parts:  # diffusers finds classes of other libraries only in imported modules
                 import_module(self.index[part][0])
             names = [part for part in self.parts if part != "unet" and (self.folder / part / "config.json").is_file()]
             parts = {name: self.load_part(name, dtype) for name in names}
-            return StableDiffusionXLPipeline.from_pretrained(self.folder, unet=unet, **parts)
+            return Pipeline.from_pretrained(self.folder, unet=unet, **parts)
         except (OSError, ValueError, TypeError, LookupError, ImportError, AttributeError, RuntimeError) as error:
             problem = f"The parts in {self.folder} do not make an SDXL pipeline ({first_line(error)})"
             raise CheckpointError(f"{problem}. Choose another folder, or fetch it again.{self.offline}") from error
@@ -245,14 +241,14 @@ def _find_source(model: str) -> ModelSource:
         if not student.exists():
             raise ValueError(f"{folder} has no student.safetensors yet; the run's first checkpoint writes it.")
         if start.is_absolute() and not start.exists():  # both folders may have been moved together
-            start = folder.parent / start.name
+            start, before = folder.parent / start.name, start
+            if not start.exists():
+                raise ValueError(f"{folder} started from {before}, which is gone; put it there, or at {start}.")
         return replace(_find_source(str(start)), unet=str(student))
     if folder.is_dir() or REPOSITORY.fullmatch(model):
         return ModelSource(model)
     names = ", ".join(MODELS)
-    raise ValueError(
-        f"There is no model {model!r}. Give one of {names}, or a folder or owner/repo in diffusers' layout."
-    )
+    raise ValueError(f"There is no model {model!r}. Give one of {names}, or a folder or owner/repo of diffusers.")
 
 
 def _usable_device(device: str | torch.device | None) -> torch.device:
@@ -268,7 +264,7 @@ def _check_options(dtype: torch.dtype, memory: Sequence[str], device: torch.devi
     """Raise a ValueError for a dtype or memory options that cannot be used."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype!r}; it must be a floating-point torch.dtype, such as torch.float16.")
-    if not isinstance(memory, list | tuple) or not set(memory) <= set(_MEMORY):
+    if not isinstance(memory, list | tuple) or any(name not in tuple(_MEMORY) for name in memory):
         raise ValueError(f"memory is {memory!r}; it must be a list of names out of {', '.join(_MEMORY)}.")
     offloads = [name for name in memory if name.endswith("_offload")]
     if len(offloads) > (device.type != "cpu"):

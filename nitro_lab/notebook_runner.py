@@ -49,11 +49,7 @@ class Execution:
 
 
 def at_scale(full: T, smoke: T) -> T:
-    """Choose a size for a notebook: `full`, or `smoke` where the environment variable NITRO_LAB_SCALE says so.
-
-    Raises:
-        ValueError: if NITRO_LAB_SCALE is neither "full" nor "smoke".
-    """
+    """Choose a size for a notebook by the environment variable NITRO_LAB_SCALE, "full" (the default) or "smoke"."""
     scale = os.environ.get(_SCALE, "full")
     if scale not in ("full", "smoke"):
         raise ValueError(f"{_SCALE} is {scale!r}; it must be full or smoke. Unset it for full scale.")
@@ -99,7 +95,7 @@ def execute(file: Path, scale: str | None = None) -> Execution:
     """Run one notebook in its own folder until a cell fails. The result is cleaned."""
     start = time.perf_counter()
     try:
-        notebook = nbformat.read(file, as_version=4)
+        notebook = nbformat.from_dict(nbformat.read(file, as_version=4))  # older formats are converted to bare dicts
         nbformat.validate(notebook)
     except Exception as error:  # whatever is in the file: a merge conflict, nothing, other JSON
         return Execution(file.stem, nbformat.v4.new_notebook(), 0, "while it was read", f"{file}: {error}"[:300])

@@ -1,6 +1,5 @@
 """Sampling in latents: single predictions, trajectories step by step, and batches through diffusers' pipeline."""
 
-import operator
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 from tqdm.auto import tqdm
 
+from nitro_lab.integers import integer
 from nitro_lab.randomness import randint_below
 
 __all__ = [
@@ -101,23 +101,19 @@ def x0_from_eps(alphas_cumprod: Tensor, latents: Tensor, eps: Tensor, timestep: 
     return (latents - (1 - alpha).sqrt() * eps) / alpha.sqrt()
 
 
-def _x0_of_step(
-    stepped: BaseOutput, scheduler: SchedulerMixin, latents: Tensor, prediction: Tensor, timestep: Tensor
-) -> Tensor:
+def _x0_of_step(step: BaseOutput, scheduler: SchedulerMixin, latents: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
     """Return x0 as the scheduler computed it, or else from the UNet's prediction."""
-    x0 = getattr(stepped, "denoised", getattr(stepped, "pred_original_sample", None))
+    x0 = getattr(step, "denoised", getattr(step, "pred_original_sample", None))
     if x0 is not None:
         return x0
     kind = scheduler.config.get("prediction_type")
     if kind not in ("epsilon", "v_prediction") or not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(
-            f"{type(scheduler).__name__} with prediction_type {kind} does not give x0. Use LCMScheduler, DDIMScheduler "
-            "or EulerDiscreteScheduler, for example."
-        )
+        problem = f"{type(scheduler).__name__} with prediction_type {kind} does not give x0"
+        raise ValueError(f"{problem}. Use LCMScheduler, DDIMScheduler or EulerDiscreteScheduler, for example.")
     if kind == "v_prediction":
-        alpha = scheduler.alphas_cumprod[timestep].to(latents)
+        alpha = scheduler.alphas_cumprod[t].to(latents)
         return alpha.sqrt() * latents - (1 - alpha).sqrt() * prediction
-    return x0_from_eps(scheduler.alphas_cumprod, latents, prediction, timestep)
+    return x0_from_eps(scheduler.alphas_cumprod, latents, prediction, t)
 
 
 def sample_trajectory(
@@ -133,6 +129,8 @@ def sample_trajectory(
 ) -> Iterator[SamplerStep]:
     """Run a schedule and yield every step; the last one's `latents` are the sample.
 
+    Raises a ValueError if guidance has no `negative_embeds`, or the scheduler does not give x0.
+
     Args:
         scheduler: a scheduler of diffusers that works with Stable Diffusion, or `TimestepShiftLCMScheduler`.
         x_T: noise of unit variance, (B, C, H, W).
@@ -140,9 +138,6 @@ def sample_trajectory(
         guidance_scale: 1 or less disables guidance, as in diffusers' pipelines; more requires `negative_embeds`.
         generator: source of the noise that stochastic schedulers add, one for all images or one for each.
         grad_steps: steps, counted from 0, that gradients flow through if the caller has gradients enabled.
-
-    Raises:
-        ValueError: if guidance has no `negative_embeds`, or the scheduler does not give x0.
     """
     if guidance_scale > 1 and negative_embeds is None:
         raise ValueError(f"guidance_scale is {guidance_scale}, which requires negative_embeds. Pass them, or 1.0.")
@@ -174,8 +169,7 @@ def predict_x0(
 ) -> Tensor:
     """Return the student's k-th x0 (B, C, H, W) on a schedule, as at inference; by default one step from pure noise.
 
-    Gradients flow through the k-th prediction only and, with `rollout_grad`, through the re-noising before it into the
-    (k − 1)-th prediction.
+    Gradients flow through the k-th prediction only; with `rollout_grad`, through the re-noising into the one before.
     """
     steps, k = student_step.num_inference_steps, student_step.k
     grad_steps = range(max(k - 2 if rollout_grad else k - 1, 0), k)
@@ -227,7 +221,7 @@ def sample_latents(
     Stochastic schedulers draw their noise batch by batch from `seed`, so with them `batch_size` changes the result.
     `progress` is the label of a progress bar.
     """
-    generator = Generator(pipe.unet.device).manual_seed(operator.index(seed))
+    generator = Generator(pipe.unet.device).manual_seed(integer("seed", seed))
     pipe.set_progress_bar_config(disable=True)
     starts = tqdm(range(0, len(prompts), batch_size), desc=progress, disable=progress is None, leave=False)
     options = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "generator": generator}
@@ -243,17 +237,23 @@ def sample_image(
 ) -> tuple[Image.Image, list[str]]:
     """Sample one image; also return remarks on the prompt (words that the tokenizer does not know, for example)."""
     pipe.set_progress_bar_config(disable=True)
-    generator = Generator().manual_seed(operator.index(seed))  # on the CPU: the same noise on every device
+    generator = Generator().manual_seed(integer("seed", seed))  # on the CPU: the same noise on every device
     options = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        images = pipe(prompt, generator=generator, **options).images
+        images = pipe(prompt, generator=generator, output_type="pt", **options).images
         tokens = len(pipe.tokenizer(prompt).input_ids)
     remarks = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    if images.isnan().any():
+        remarks.append(
+            f"The image has NaN values, which are shown black. If {pipe.unet.dtype} overflows, load the pipeline with "
+            "dtype=torch.float32, or set force_upcast in the VAE's configuration."
+        )
     limit = pipe.tokenizer.model_max_length
     if tokens > limit:
         remarks.append(f"The prompt has {tokens - 2} tokens; only the first {limit - 2} are used.")
-    return images[0], list(dict.fromkeys(remarks))  # both tokenizers warn
+    shown = pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(images.nan_to_num(0.0)))
+    return shown[0], list(dict.fromkeys(remarks))  # both tokenizers warn
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-__all__ = ["REPOSITORY", "CheckpointError", "fetch_file", "fetch_folder", "first_line", "tensor_shapes"]
+__all__ = ["REPOSITORY", "CheckpointError", "fetch_file", "fetch_folder", "first_line", "reading", "tensor_shapes"]
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILE = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[^/]+))?/(?P<file>.+\.safetensors)")
@@ -54,16 +54,27 @@ def fetch_folder(repo: str, revision: str | None, patterns: list[str], what: str
 def tensor_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in safetensors files; only the headers are read.
 
-    Raises a CheckpointError if a file is missing, damaged, or not a safetensors file.
+    Raises a CheckpointError if a file is missing, damaged, not of this format, or has weights that are not real floats.
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with reading(file), safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (not a dictionary)
+                header = opened.get_slice(name)
+                shapes[name] = tuple(header.get_shape())
+                if not re.match("B?F", header.get_dtype()) and not name.endswith("position_ids"):  # CLIP's buffer
+                    problem = f"{file} has {name} as {header.get_dtype()}, which is not a real floating-point type"
+                    raise CheckpointError(f"{problem}. Get the weights in F16, BF16 or F32.")
+    return shapes
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn errors of reading a safetensors file into a CheckpointError, which names it and what to do next."""
     try:
-        for file in files:
-            with safe_open(file, "pt") as opened:
-                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file} cannot be read: {_diagnosis(file, error)}") from error
-    return shapes
 
 
 def first_line(error: BaseException) -> str:
@@ -86,7 +97,10 @@ def _explained(what: str) -> Iterator[None]:
 
 def _next_step(error: Exception, cause: BaseException) -> str:
     """What to do after a failed download, by the kind of failure."""
-    if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403):
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+    if status == 407 or type(cause).__name__ == "ProxyError":
+        return "The proxy refused: check HTTPS_PROXY and HTTP_PROXY, with the user and password if it needs them."
+    if status in (401, 403):
         return "Accept the terms on the repository's page if it has any, and log in with `hf auth login`."
     match error:
         case LocalEntryNotFoundError():
@@ -106,4 +120,5 @@ def _diagnosis(file: Path, error: Exception) -> str:
         for beginnings, kind in _FIRST_BYTES.items():
             if start.startswith(beginnings):
                 return f"{kind}. {_SAFETENSORS_ONLY}"
-    return f"it is missing, incomplete or damaged ({first_line(error)}). Delete {file.resolve()} and fetch it again."
+    problem = f"it is missing, incomplete or damaged ({first_line(error)})"
+    return f"{problem}. Delete {file.resolve()}; it is then fetched or made again."

@@ -1,13 +1,17 @@
 """A pool of two dozen of the smallest heads, and one training step of it."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from nitro_lab.discriminators.losses import hinge_d_loss
+from nitro_lab.discriminators.optimizers import HeadOptimizer, adamw
 from nitro_lab.discriminators.pool import DiscriminatorPool, Panel, ViewFeatures
 
 CHANNELS = (3, 5)
 LEARNING_RATE, BETAS, WEIGHT_DECAY = 0.01, (0.5, 0.99), 0.1
+ADAMW = partial(adamw, betas=BETAS, weight_decay=WEIGHT_DECAY)
 
 
 class MeanHead(nn.Module):
@@ -27,7 +31,11 @@ def make_pool(head=MeanHead, seed: int = 0, **options) -> DiscriminatorPool:
 
 
 def train_step(
-    pool: DiscriminatorPool, generator: torch.Generator, noise_level: int = 0, heads_per_cell: int = 1
+    pool: DiscriminatorPool,
+    generator: torch.Generator,
+    noise_level: int = 0,
+    heads_per_cell: int = 1,
+    optimizer: HeadOptimizer = ADAMW,
 ) -> tuple[Panel, list[ViewFeatures], list[ViewFeatures], torch.Tensor]:
     """Sample heads and update them. Returns the panel, real and fake features, and the logit gaps."""
     panel = pool.sample(noise_level, heads_per_cell)
@@ -40,7 +48,7 @@ def train_step(
     loss = torch.stack([hinge_d_loss(r, f) * len(r) for r, f in logits]).sum()
     gaps = torch.stack([(r.mean(1) - f.mean(1)).detach() for r, f in logits]).view(panel.indices.shape)
     gradients = torch.autograd.grad(loss, panel.parameters())
-    pool.step(panel, gradients, gaps, LEARNING_RATE, BETAS, WEIGHT_DECAY)
+    pool.step(panel, gradients, gaps, LEARNING_RATE, optimizer)
     return panel, real, fake, gaps
 
 

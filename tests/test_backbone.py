@@ -5,7 +5,8 @@ import tiny_sdxl
 import torch
 from torch import nn
 
-from nitro_lab.backbones import FrozenUNetEncoder
+from nitro_lab.backbones import FrozenUNetEncoder, FrozenVision
+from nitro_lab.randomness import seeded
 from nitro_lab.sampling import PromptEmbeds, encode_prompts, predict_noise
 from tools.miniature.parts import LATENT_SIZE
 from workbook.sdxl_size import make_parts
@@ -86,3 +87,51 @@ def test_a_parent_cannot_train_or_save_it_and_gradients_reach_the_latents(untrai
         (gradient,) = torch.autograd.grad(feature.square().sum(), latents, retain_graph=True)
         assert gradient.isfinite().all()
         assert gradient.abs().amax((1, 2, 3)).min() > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [LATENT_SIZE, LATENT_SIZE // 2])
+def test_levels_of_the_decoder_are_the_hidden_states_after_its_blocks(untrained_parts, embeds, side):
+    unet, latents, states = untrained_parts["unet"], noise(2, 4, side, side), []
+    hooks = [
+        block.register_forward_hook(lambda module, args, output: states.append(output)) for block in unet.up_blocks
+    ]
+    expected = decoder_inputs(unet, latents, 500, embeds) + states
+    for hook in hooks:
+        hook.remove()
+    backbone = FrozenUNetEncoder(unet, decoder=True)
+    features = backbone(latents, 500, embeds)
+    assert len(features) == 13
+    assert all(map(torch.equal, features, expected))
+    assert tuple(feature.shape[1] for feature in features) == backbone.channels
+    prediction = unet.conv_out(unet.conv_act(unet.conv_norm_out(features[-1])))
+    torch.testing.assert_close(prediction, predict_noise(unet, latents, 500, embeds))
+
+
+def make_vision_network() -> nn.Sequential:
+    """A network as of image classifiers, in train mode."""
+    layers = nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3, stride=2)
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+@pytest.mark.parametrize("side", [LATENT_SIZE, LATENT_SIZE // 2])
+def test_vision_network_sees_decoded_pixels_and_gradients_pass_the_vae(untrained_pipeline, embeds, side):
+    vae, network = untrained_pipeline.vae, seeded(0, make_vision_network)
+    backbone = FrozenVision(vae, network, ["1", "2"])
+    latents = noise(2, 4, side, side).requires_grad_()
+    first, second = backbone(latents, torch.tensor([10, 10]), embeds)
+    pixels = vae.decode(latents / vae.config.scaling_factor).sample
+    assert pixels.shape == (2, 3, 4 * side, 4 * side)
+    network.eval()
+    expected = network[:2](pixels), network[:3](pixels)
+    gradients = []
+    for ours, theirs in zip((first, second), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+        gradients.append([torch.autograd.grad(x.square().sum(), latents, retain_graph=True)[0] for x in (ours, theirs)])
+    for ours, theirs in gradients:
+        torch.testing.assert_close(ours, theirs)
+        assert ours.abs().amax((1, 2, 3)).min() > 0
+    assert backbone.channels == (first.shape[1], second.shape[1]) == (6, 8)
+    assert list(backbone.parameters()) == []
+    assert list(network.parameters())
+    assert list(vae.parameters())

@@ -43,7 +43,7 @@ def test_model_folder_loads_and_has_its_figures(built):
     image, _ = sample_image(pipe, "a red star", 0, 1)
     assert image.size == (64, 64)
     figures = json.loads((model / "figures.json").read_text())
-    assert {"autoencoder", "classifier on renders", "renders", "teacher", "regressed student", "gap"} <= figures.keys()
+    assert {"autoencoder", "classifier on renders", "renders", "teacher", "regressed student"} <= figures.keys()
     scenes, noise, x0 = load_pairs(built / "cache.safetensors", CPU)
     assert scenes.shape == (SMOKE.cache_pairs, 6)
     assert noise.shape == x0.shape == (SMOKE.cache_pairs, 4, 16, 16)

@@ -1,5 +1,6 @@
 """Checkpoints resume a training bit for bit; a file is complete or the old one; hashes stay those of users' caches."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from nitro_lab.checkpoint import Checkpoint, atomic_write, hash_of, weights_hash
@@ -129,3 +131,19 @@ def test_hashes_do_not_change():
         module.bias.copy_(torch.tensor([0.5, -1]))
     assert weights_hash(module) == "caab674ff5af8700"
     assert weights_hash(module.to(torch.bfloat16)) == "c013f410017c9f80"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EACCES, "Permission denied"), SafetensorError("I/O error: os error 28")]
+)
+def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path, error):
+    file = tmp_path / "samples"
+    file.write_text("old")
+
+    def fail(path):
+        path.write_text("half")
+        raise error
+
+    with pytest.raises(OSError, match=f"{error.args[-1]}.*{file}"):
+        atomic_write(file, fail)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

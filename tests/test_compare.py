@@ -16,17 +16,19 @@ from small_pool import MeanHead
 from tiny_training import TINY
 
 from benchmarks import ablation
+from nitro_lab.discriminators import losses
 from nitro_lab.discriminators.losses import GAN_LOSSES, GANLoss
-from nitro_lab.evaluation.eval_set import compute_metrics, make_eval_set, sample_eval_set
+from nitro_lab.evaluation.eval_set import compute_metrics, make_eval_set, sample_eval_set, with_teacher
 from nitro_lab.experiments import compare as module
 from nitro_lab.experiments.compare import Result, compare, execute, finish, plan
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.models import load_pipeline
+from nitro_lab.training.batch import sample_batch
 from nitro_lab.training.config import DistillConfig
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.run import TrainingRun, read_reports
 from nitro_lab.training.state import prepare_training
-from nitro_lab.training.step import sample_batch, training_step
+from nitro_lab.training.step import training_step
 
 SHORT = {"seeds": 1, "steps": 2, "num_images": 12, "config": TINY}
 NUM_PARAMETERS = 4 * 3 * 2 * sum(channels + 1 for channels in (64,) * 4 + (80,) * 3 + (96,) * 3)  # of mean heads
@@ -55,7 +57,8 @@ def test_a_result_is_that_of_its_student(compared):
     result = compared[0]["mine"]
     folder = result.grid.parent
     pipe = load_pipeline("mini-regressed", unet=folder / "student.safetensors")
-    eval_set = make_eval_set(load_pipeline("mini-teacher"), load_scene_classifier(), num_images=12)
+    teacher = load_pipeline("mini-teacher")
+    eval_set = with_teacher(make_eval_set(teacher, load_scene_classifier(), num_images=12), teacher)
     images = sample_eval_set(eval_set, pipe, 1)
     assert result.metrics == pytest.approx(compute_metrics(eval_set, images))
     assert result.captions == eval_set.prompts[:8]
@@ -151,7 +154,9 @@ def test_heads_defined_in_a_function_reach_other_processes(tmp_path, monkeypatch
     ("given", "named"),
     [
         ({"variants": {"a": {"slot": 2}}}, "'a'.*slot"),
+        ({"variants": {"a": {"haed_width": 8}}}, "'a'.*haed_width.*head_width"),
         ({"variants": {"a": {"seed": 2}}}, "'a'.*seed"),
+        ({"variants": {"a": {}}, "seeds": True}, "seeds is True"),
         ({"variants": {"a": {"heads_per_cell": 0}}}, "'a'.*heads_per_cell.*0"),
         ({"variants": {"a": 3}}, "'a'.*head.*3"),
         ({"variants": {"a": {}}, "seeds": 0}, r"range\(0, 0\)"),
@@ -163,24 +168,44 @@ def test_what_cannot_be_compared_is_refused_at_once(given, named, tmp_path):
         compare(**(SHORT | given), folder=tmp_path)
 
 
-def test_rows_of_the_ablation_are_added_once_and_its_means_are_those_of_its_rows(compared, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "TABLE", tmp_path / "rows.csv")
-    monkeypatch.setattr(ablation, "MEANS", tmp_path / "means.csv")
-    runs = planned(ablation.VARIANTS, tmp_path, config=ablation.CONFIG)
-    assert len({run.key for run in runs}) == len(ablation.VARIANTS)
+def test_rows_of_the_ablation_are_added_once_and_its_means_are_those_of_its_rows(compared, tmp_path):
+    study = replace(ablation.STUDY, table=tmp_path / "rows.csv")
+    runs = planned(study.variants, tmp_path, config=study.config)
+    assert len({run.key for run in runs}) == len(study.variants)
     runs = planned({"full": {}, "no refresh": {"refresh_rate": 0.0}}, tmp_path, config=DistillConfig(), seeds=2)
-    ablation.write_means(runs)
-    assert not ablation.MEANS.exists()  # nothing to compare with
+    study.write_means(runs)
+    assert not study.means.exists()  # nothing to compare with
     values = {("full", 0): 0.5, ("full", 1): 0.7, ("no refresh", 0): 0.25, ("no refresh", 1): 0.65}
     for run in [*reversed(runs), runs[0]]:
-        labels = {"variant": run.variant, "seed": run.config.seed, "key": run.key}
+        labels = {"variant": run.variant, "seed": run.config.seed, "settings": run.settings}
         metrics = {"all": values[run.variant, run.config.seed]}
-        ablation.append_row(replace(compared[0]["full"], metrics=metrics, **labels), ablation.TABLE)
-    assert len(pd.read_csv(ablation.TABLE)) == len(runs)
-    ablation.append_row(replace(compared[0]["full"], key="of other weights"), ablation.TABLE)
-    ablation.write_means(runs)
-    means = pd.read_csv(ablation.MEANS, index_col=["variant", "metric"])
+        study.append(replace(compared[0]["full"], metrics=metrics, **labels))
+    assert len(pd.read_csv(study.table)) == len(runs)
+    study.append(replace(compared[0]["full"], settings="of other weights"))
+    study.write_means(runs)
+    means = pd.read_csv(study.means, index_col=["variant", "metric"])
     assert means.loc[("full", "all"), "mean"] == pytest.approx(0.6)
     other = means.loc[("no refresh", "all")]
     assert (other["num_pairs"], other["difference"]) == (2, pytest.approx(-0.15))
     assert other["difference_half"] == pytest.approx(12.7062 * 0.1, rel=1e-4)  # t of one degree, from a table
+
+
+def test_patched_code_is_a_run_of_its_own_and_is_refused_in_other_processes(tmp_path, monkeypatch):
+    (before,) = planned({"full": {}}, tmp_path)
+    monkeypatch.setattr(losses, "hinge_d_loss", lambda real, fake: fake.mean())
+    (patched,) = planned({"full": {}}, tmp_path)
+    assert patched.settings == before.settings
+    assert patched.key != before.key
+    monkeypatch.undo()
+    assert planned({"full": {}}, tmp_path) == [before]
+    with pytest.raises(ValueError, match="jobs=1"):
+        finish(patched)
+
+
+def test_a_part_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path):
+    def wrong(batch):
+        return torch.stack([logits.mean() for logits in batch.real_logits])
+
+    with pytest.raises(ValueError, match=r"Variant 'wrong': regularizer returned shape \(30,\)"):
+        list(compare({"full": {}, "wrong": {"regularizer": wrong}}, folder=tmp_path, jobs=1, **SHORT))
+    assert not list(tmp_path.iterdir())

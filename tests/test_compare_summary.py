@@ -1,15 +1,17 @@
 """Tables and figures of a comparison: intervals against scipy's, pairs by seed, failures, curves."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 
 from nitro_lab.experiments.compare import Result
-from nitro_lab.experiments.summary import summarize, to_frame
+from nitro_lab.experiments.summary import format_summary, summarize, to_frame
 from nitro_lab.plots.compare import paired_differences, report_curves
 
 FULL, MINE = (0.71, 0.60, 0.82, 0.55), (0.75, 0.66, 0.85, 0.62)
@@ -17,6 +19,7 @@ FULL, MINE = (0.71, 0.60, 0.82, 0.55), (0.75, 0.66, 0.85, 0.62)
 
 def result(variant: str, seed: int, value: float, **other) -> Result:
     fields = {"metrics": {"all": value, "FD": 10 * value}, "seconds": 0.5, "num_parameters": 100, "memory": 50.0 + seed}
+    fields |= {"settings": "s"}
     fields |= {"logit_gap": 0.1, "captions": ["a", "b"], "steps": 9, "num_images": 12, "key": "k", "grid": Path("no")}
     return Result(variant=variant, seed=seed, **fields | other)
 
@@ -58,12 +61,21 @@ def test_verdicts_know_which_direction_is_better():
 
 
 @pytest.mark.parametrize("difference", [0.0, 0.1])
-def test_seeds_that_agree_exactly_show_nothing(difference):
-    agreeing = [result("twin", seed, value + difference) for seed, value in enumerate(FULL[:2])]
-    row = summarize([*results(), *agreeing]).loc[("twin", "all")]
-    assert row["difference"] == pytest.approx(difference)
+@pytest.mark.parametrize("rounding", [0.0, 1e-9])
+@pytest.mark.parametrize("num_seeds", [2, 4])
+def test_seeds_that_agree_up_to_rounding_show_nothing(difference, rounding, num_seeds):
+    values = [value * (1 + rounding * (seed + 1)) + difference for seed, value in enumerate(FULL[:num_seeds])]
+    agreeing = [result("twin", seed, value) for seed, value in enumerate(values)]
+    summary = summarize([*results(), *agreeing])
+    row = summary.loc[("twin", "all")]
+    assert row["difference"] == (pytest.approx(difference) if difference else 0)
     assert math.isnan(row["difference_half"])
     assert row["verdict"] == ""
+    assert "±" not in format_summary(summary, ["all"]).loc[("twin", "difference"), "all"]
+    (axis,) = paired_differences(summary, ("all",)).axes
+    *_, twin = [line for line in axis.lines if line.get_marker() == "o"]
+    assert (twin.get_color(), twin.get_markerfacecolor()) == ("0.6", "white")  # not shown
+    assert len(axis.collections) == 1  # the bar of "mine"; "full" and "twin" have none
 
 
 def test_only_seeds_that_both_finished_are_paired():
@@ -101,3 +113,13 @@ def test_curves_are_running_means_over_seeds_with_their_range():
     assert (mine.get_xdata().tolist(), mine.get_ydata().tolist()) == ([1, 2, 3], [0.5, 1.5, 3.5])
     (band,) = axis.collections
     assert {tuple(point) for point in band.get_paths()[0].vertices} >= {(1, 0), (1, 1), (3, 3), (3, 4)}
+
+
+def test_dollar_signs_in_names_of_variants_are_shown_as_they_are():
+    name = r"$a_b^c_d$ {"
+    runs = [replace(one, variant=name) if one.variant == "mine" else one for one in results()]
+    reports = [pd.DataFrame({"step": [1, 2], "logit_gap": [0, 2]})]
+    for figure in (paired_differences(summarize(runs), ("all",)), report_curves({name: reports}, ("logit_gap",))):
+        figure.canvas.draw()
+        shown = [text.get_text() for text in figure.findobj(Text)]
+        assert any(r"\$a_b^c_d\$ {" in text for text in shown)

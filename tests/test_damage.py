@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nitro_lab.backbones import Backbone
 from nitro_lab.discriminators.pool import DiscriminatorPool
 from nitro_lab.mini.world import FACTORS, split_scenes
 from nitro_lab.sampling import encode_prompts
@@ -22,6 +23,11 @@ RED_MINUS_BLUE = torch.tensor([1.0, 0.0, -1.0, 0.0, 0.5])
 
 def shrink(pipe, images, batch_size):
     return F.pad(F.avg_pool2d(images, 4), (0, 0, 0, 0, 0, 1))
+
+
+class MeanColors(Backbone):
+    def forward(self, latents, timesteps, embeds):
+        return [latents, embeds.pooled_prompt_embeds[:, :4, None, None] * 100]
 
 
 @pytest.fixture
@@ -41,9 +47,10 @@ def state(untrained_pipeline, monkeypatch) -> SimpleNamespace:
         pipe=untrained_pipeline,
         scheduler=untrained_pipeline.scheduler,
         config=config,
-        backbone=lambda latents, t, embeds: [latents, embeds.pooled_prompt_embeds[:, :4, None, None] * 100],
+        backbone=MeanColors(),
         samples=SimpleNamespace(empty_embeds=encode_prompts(untrained_pipeline, [""])),
         feature_indices=(0, 1),
+        all_levels=False,
         views=Parts().make_views(config),
     )
 

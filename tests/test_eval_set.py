@@ -4,16 +4,26 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from nitro_lab.cli import main
 from nitro_lab.evaluation import eval_set as evaluation
-from nitro_lab.evaluation.eval_set import EvalSet, compute_metrics, make_eval_set, render_again, sample_eval_set
-from nitro_lab.evaluation.table import format_table
+from nitro_lab.evaluation import table
+from nitro_lab.evaluation.eval_set import (
+    EvalSet,
+    compute_metrics,
+    make_eval_set,
+    render_again,
+    sample_eval_set,
+    with_teacher,
+)
+from nitro_lab.evaluation.table import cheapest_teacher, format_table
 from nitro_lab.mini.classifier import SceneClassifier
 from nitro_lab.mini.world import split_scenes
 from nitro_lab.randomness import seeded
+from nitro_lab.weights import CheckpointError
 
 
 @pytest.fixture
@@ -55,10 +65,33 @@ def test_new_renders_differ_but_are_as_sharp_and_broken_ones_have_no_metrics(eva
     assert all(math.isnan(value) for value in broken.values())
 
 
-def test_table_has_intervals_where_images_are_independent():
-    table = format_table({"a": {"all": 0.973, "repetition": 0.0, "recall": 0.9, "KID": 0.01234}}, num_images=1000)
-    cells = [line.split(maxsplit=1)[1] for line in table.splitlines()[1:]]
-    assert set(cells) == {"97.3 % [96.1, 98.1]", "0.0 % [0.0, 0.4]", "90.0 %", "0.0123"}
+def test_told_apart_comes_first_where_the_teacher_is_known(eval_set, untrained_pipeline, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "user_cache_path", lambda name: tmp_path)
+    monkeypatch.setattr(evaluation, "TEACHER_STEPS", 1)
+    renders = render_again(eval_set, untrained_pipeline)
+    assert "told_apart" not in compute_metrics(eval_set, renders)
+    known = with_teacher(eval_set, untrained_pipeline)
+    assert list(compute_metrics(known, renders))[:2] == ["told_apart", "told_apart_half"]
+    assert compute_metrics(known, known.teacher_images)["told_apart"] == 0.5
+    assert math.isnan(compute_metrics(known, renders * math.nan)["told_apart"])
+
+
+def test_table_has_intervals():
+    column = {"told_apart": 0.657, "told_apart_half": 0.021, "all": 0.973, "repetition": 0.0, "FD": 0.1234}
+    lines = format_table({"a": column, "b": {"all": math.nan}}, num_images=1000).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["told_apart", "all", "FD"]  # no repetition: it is zero for all
+    cells = ["65.7 % ± 2.1", "97.3 % [96.1, 98.1]", "0.12"]
+    assert all(cell in line and line.endswith("–") for cell, line in zip(cells, lines, strict=True))
+
+
+def test_cheapest_teacher():
+    told = {4: 0.9, 8: 0.7, 16: 0.55, 25: 0.5}
+    columns = {f"teacher, {n} steps": {"told_apart": x, "all": 1 - x, "sharpness": x} for n, x in told.items()}
+    columns |= {"mini, 1 step": {"told_apart": 0.72, "all": 0.3, "sharpness": 1.2}, "best": {"told_apart": 0.4}}
+    assert cheapest_teacher(columns, "mini, 1 step") == 8
+    assert cheapest_teacher(columns, "mini, 1 step", "all") == 8
+    assert cheapest_teacher(columns, "mini, 1 step", "sharpness") == 4
+    assert cheapest_teacher(columns, "best") is None
 
 
 def test_cached_samples_are_read_from_disk(untrained_pipeline, eval_set, monkeypatch, tmp_path):
@@ -70,14 +103,22 @@ def test_cached_samples_are_read_from_disk(untrained_pipeline, eval_set, monkeyp
     cached(replace(eval_set, x_T=-eval_set.x_T), untrained_pipeline, 1, 3)
     assert len(list(tmp_path.glob("eval-*.safetensors"))) == 3
     monkeypatch.setattr(evaluation, "sample_latents", None)
-    assert torch.equal(cached(eval_set, untrained_pipeline, 1, 3), images)
+    assert torch.equal(cached(eval_set, untrained_pipeline, np.int64(1), 3), images)
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"eval-.*\.safetensors.*Delete"):
+        cached(eval_set, untrained_pipeline, 1, 3)
 
 
 def test_command_line_evaluates_the_miniature(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "user_cache_path", lambda name: tmp_path)
+    monkeypatch.setattr(table, "FEW_TEACHER_STEPS", (2,))
     file = tmp_path / "deep" / "table.json"
     assert main(["evaluate", "mini", "--num-images", "12", "--steps", "1", "2", "--json", str(file)]) == 0
-    assert list(json.loads(file.read_text())) == ["renders", "teacher, 25 steps", "mini, 1 step", "mini, 2 steps"]
+    titles = ["renders", "teacher, 2 steps", "teacher, 25 steps", "mini, 1 step", "mini, 2 steps"]
+    columns = json.loads(file.read_text())
+    assert list(columns) == titles
+    assert all(next(iter(column)) == "told_apart" for column in columns.values())
 
 
 def test_wrong_arguments_give_one_line(capsys):

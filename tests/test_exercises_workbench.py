@@ -1,26 +1,23 @@
 """Exercises of notebook 05: right answers are accepted, wrong ones get the hint for them, errors are shown."""
 
-import math
+import re
+from functools import partial
+from pathlib import Path
 
-import pandas as pd
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
 from small_pool import MeanHead
 from torch import nn
 
-from nitro_lab.discriminators.losses import GAN_LOSSES, GANLoss, non_saturating_g_loss
+from nitro_lab.discriminators.losses import GAN_LOSSES, GANLoss, gradient_penalty, non_saturating_g_loss
 from nitro_lab.discriminators.selection import lowest_ranked, refresh_oldest
-from nitro_lab.discriminators.zoo import GramHead, SpectralHead
+from nitro_lab.discriminators.zoo import GramHead, MinibatchStdHead, SpectralHead
 from workbook.exercises import workbench as exercises
 from workbook.exercises.checker import NO_ANSWER
 
-METRICS = ["all", "FD"]
-
-
-def summary(halves: tuple[float, float]) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product([["full", "mine"], METRICS], names=["variant", "metric"])
-    return pd.DataFrame({"difference": [0, 0, 0.1, -0.2], "difference_half": [math.nan, math.nan, *halves]}, index)
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_discriminator_workbench.ipynb"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +29,7 @@ def summary(halves: tuple[float, float]) -> pd.DataFrame:
         (SpectralHead, "pixels"),
         (lambda channels: nn.Conv2d(channels, 1, 3, padding=1), "pixels"),
         (lambda channels: nn.Sequential(nn.InstanceNorm2d(channels), MeanHead(channels)), "color"),
-        (lambda channels: nn.Conv2d(channels, 2, 1), "Conv2d"),
+        (lambda channels: nn.Conv2d(channels, 2, 1).requires_grad_(False), "Conv2d"),
         (nn.BatchNorm2d, "BatchNorm"),
     ],
 )
@@ -83,23 +80,88 @@ def test_smoothed_loss(loss, named):
     assert feedback.startswith("Right") == (named == "Right")
 
 
-def test_batch_head_and_runs_left():
-    assert exercises.batch_head("minibatch std").startswith("Right")
-    assert "mixes_samples" in exercises.batch_head("spectral")
-    assert exercises.runs_left(23).startswith("Right")
-    assert len({exercises.runs_left(answer) for answer in (23, 35, 18, 12)}) == 4
-    assert exercises.batch_head(None) == exercises.runs_left(None) == NO_ANSWER
+def r1(batch, create_graph=True, side="real", factor=0.5, images=True):
+    """R1 of heads that share no input, with one mistake or none."""
+    views = [view.changed(lambda x: x.detach().requires_grad_()) for view in getattr(batch, side)]
+    maps = [x for view in views for x in view.maps]
+    scores = [(len(x) if images else 1) * y.mean() for x, y in zip(maps, batch.score(views), strict=True)]
+    gradients = torch.autograd.grad(sum(scores), maps, create_graph=create_graph)
+    return factor * sum(gradient.square().sum() / len(gradient) for gradient in gradients)
 
 
 @pytest.mark.parametrize(
-    ("answers", "halves", "right"),
+    ("penalty", "named"),
     [
-        ([[]], (0.2, 0.3), True),
-        ([["FD"]], (0.2, 0.1), True),
-        ([[]], (math.nan, math.nan), True),
-        ([[], ["all", "FD"], "FD", ["color"]], (0.2, 0.1), False),
+        (r1, "Right"),
+        (gradient_penalty, "Right"),
+        (partial(r1, create_graph=False), "create_graph"),
+        (partial(r1, side="fake"), "R2"),
+        (partial(r1, factor=1), "half"),
+        (partial(r1, factor=2), "mean over the images"),
+        (partial(r1, images=False), "multiply"),
+        (partial(r1, factor=7), "½"),
+        (lambda batch: batch.real_logits[0].mean() * 0, "½"),
+        (lambda batch: 1.0, "AttributeError"),
+        (lambda: 1.0, "TypeError"),
     ],
 )
-def test_shown_differences(answers, halves, right):
-    for answer in answers:
-        assert exercises.shown_differences(answer, summary(halves), METRICS).startswith("Right") == right
+def test_r1(penalty, named):
+    feedback = exercises.r1_penalty(penalty)
+    assert named in feedback
+    assert feedback.startswith("Right") == (named == "Right")
+
+
+class StdHead(nn.Module):
+    """Sees how features vary over the batch; `mixes_samples` is to be set."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.linear = nn.Linear(channels, 1)
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        return self.linear(feature.std(0, keepdim=True).mean((2, 3)).expand(len(feature), -1) + feature.mean((2, 3)))
+
+
+class MixingStdHead(StdHead):
+    mixes_samples = True
+
+
+class MixingMeanHead(MeanHead):
+    mixes_samples = True
+
+
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (MixingStdHead, "Right"),
+        (MinibatchStdHead, "Right"),
+        (StdHead, "mixes_samples"),
+        (MeanHead, "copies"),
+        (MixingMeanHead, "copies"),
+    ],
+)
+def test_heads_that_see_the_batch(head, named):
+    feedback = exercises.batch_head(head)
+    assert named in feedback
+    assert feedback.startswith("Right") == (named == "Right")
+
+
+def test_no_answer_is_no_error():
+    for name in exercises.__all__:
+        assert getattr(exercises, name)(None) == NO_ANSWER
+
+
+def test_solutions_of_the_notebook_are_right():
+    """Each exercise's folded solution defines the name that its last line gives to the check."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    solutions = [
+        code
+        for cell in notebook.cells
+        for code in re.findall(r"<summary>Solution</summary>\s+```python\n(.*?)```", cell.source, re.DOTALL)
+    ]
+    assert len(solutions) == len(exercises.__all__)
+    for code in solutions:
+        *definition, call = code.strip().splitlines()
+        names = {"exercises": exercises}
+        exec("\n".join(definition), names)
+        assert eval(call, names).startswith("Right"), code

@@ -10,11 +10,13 @@ from shutil import copytree
 import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_sdxl import make_repository, make_unet, write_student
 
 from nitro_lab import TimestepShiftLCMScheduler, load_pipeline, load_unet
 from nitro_lab.models import MODELS, ModelSource
+from nitro_lab.sampling import latent_shape, sample_latents
 from nitro_lab.weights import CheckpointError
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -135,7 +137,7 @@ def test_a_run_and_where_it_started(models, tmp_path):
     with pytest.raises(ValueError, match=r"first.*student\.safetensors"):
         load(tmp_path / "moved" / "second")
     (tmp_path / "moved" / "first").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="moved/first"):
+    with pytest.raises(ValueError, match=r"second started from .*build/first.*moved/first"):
         load(tmp_path / "moved" / "second")
 
 
@@ -185,6 +187,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {  # the file, it
     "surplus": (STUDENT, edit(lambda w: w.update(more=torch.ones(1))), f"{STUDENT}.*more"),
     "shape": (STUDENT, edit(lambda w: w.update({"conv_in.bias": torch.ones(3)})), r"conv_in\.bias.*\b3\b.*\b8\b"),
     "integers": (STUDENT, edit(lambda w: w.update({"conv_in.bias": w["conv_in.bias"].char()})), r"conv_in\.bias"),
+    "complex": (STUDENT, edit(lambda w: w.update({k: v.cfloat() for k, v in w.items()})), f"{STUDENT}.*C64"),
+    "integer VAE": (VAE, edit(lambda w: w.update({k: v.int() for k, v in w.items()})), f"{VAE}.*I32"),
+    "text of bool": (TEXT, edit(lambda w: w.update({k: v.bool() for k, v in w.items()})), f"{TEXT}.*BOOL"),
     "no pipeline": (INDEX, lambda file: file.unlink(), INDEX),
     "no unet": ("unet/config.json", lambda file: file.unlink(), r"unet.config\.json"),
     "no weights": (TEXT, lambda file: [path.unlink() for path in file.parent.glob("*model*")], r"\.bin"),
@@ -220,3 +225,23 @@ def test_a_pickled_file_is_refused_by_its_name():
 def test_import_is_cheap():
     code = "import sys, nitro_lab; assert not {'torch', 'diffusers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_lora_by_peft_is_its_merged_weights(tmp_path):
+    pipe, merged = load("mini"), load("mini")
+    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    layers = get_peft_model_state_dict(pipe.unet)
+    StableDiffusionXLPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
+    pipe = load("mini")
+    noise = torch.randn(1, *latent_shape(pipe), generator=torch.Generator().manual_seed(0))
+    first, plain = (sample_latents(one, ["a b"], noise, 1) for one in (pipe, merged))
+    pipe.load_lora_weights(tmp_path)
+    weights = dict(merged.unet.named_parameters())
+    with torch.no_grad():
+        for name, down in layers.items():
+            if name.endswith("lora_A.weight"):
+                weights[name.replace("lora_A.", "")] += layers[name.replace("lora_A", "lora_B")] @ down
+    with_lora, expected = (sample_latents(one, ["a b"], noise, 1) for one in (pipe, merged))
+    assert torch.equal(first, plain)
+    assert (with_lora - plain).abs().max() > 1e-3
+    torch.testing.assert_close(with_lora, expected, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import sys
 from contextlib import redirect_stdout
@@ -44,6 +45,8 @@ def project(tmp_path_factory) -> tuple[Path, bool, str]:
     write(folder / "notebooks", "02_good", GOOD, "The good one")
     for name, text in UNREADABLE.items():
         (folder / "notebooks" / f"{name}.ipynb").write_text(text)
+    old = {"nbformat": 3, "nbformat_minor": 0, "metadata": {"name": ""}, "worksheets": []}
+    (folder / "notebooks" / "07_old.ipynb").write_text(json.dumps(old))
     (folder / "notebooks" / "._02_good.ipynb").write_bytes(b"\x00\x05\x16\x07")  # as macOS leaves it on other disks
     kernel = folder / "share" / "kernels" / "python3" / "kernel.json"  # would be found first, and does not work
     kernel.parent.mkdir(parents=True)
@@ -65,6 +68,7 @@ def test_a_failure_is_reported_and_does_not_stop_the_others(project):
     assert re.search(r"01_bad .*cell 2", printed)
     assert "ZeroDivisionError: division by zero" in printed
     assert re.search(r"02_good .*ok\n", printed)
+    assert re.search(r"07_old .*ok\n", printed)
     assert str(folder / "build" / "index.html") in printed
     assert outputs_of(folder / "notebooks" / "01_bad.ipynb") == [[], [], []]  # not written back
     for name, text in UNREADABLE.items():

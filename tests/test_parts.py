@@ -1,5 +1,6 @@
 """The miniature's parts mirror SDXL's: conditioning, latents, folder layout."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -72,3 +73,18 @@ def test_scheduler_has_sdxls_noise_schedule_and_starts_from_pure_noise():
     assert torch.equal(scheduler.alphas_cumprod, sdxl.alphas_cumprod)
     scheduler.set_timesteps(25)
     assert scheduler.timesteps[0] == 999
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (128, 128), (112, 160)])
+def test_tiling_keeps_the_size_and_nearly_the_values(untrained_pipeline, size):
+    vae = deepcopy(untrained_pipeline.vae)
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    plain = vae.encode(images).latent_dist.mode()
+    decoded = vae.decode(plain).sample
+    vae.enable_tiling()
+    latents = vae.encode(images).latent_dist.mode()
+    tiled = vae.decode(plain).sample
+    assert (latents.shape, tiled.shape) == (plain.shape, images.shape)
+    assert (latents - plain).square().mean() < 0.3 * plain.square().mean()
+    assert (tiled - decoded).square().mean() < 0.3 * decoded.square().mean()

@@ -179,3 +179,20 @@ def test_one_image_and_remarks(untrained_pipeline):
     _, (unknown, cut) = sample_image(untrained_pipeline, "a red unicorn " * 30, 3, 1)
     assert "unicorn" in unknown
     assert str(untrained_pipeline.tokenizer.model_max_length - 2) in cut
+
+
+@pytest.mark.parametrize("seed", [True, np.True_, torch.tensor(True), 1.0, "1"])
+def test_seeds_are_integers_of_any_library(untrained_pipeline, noise, seed):
+    with pytest.raises(ValueError, match="seed is"):
+        sample_image(untrained_pipeline, PROMPTS[0], seed, 1)
+    with pytest.raises(ValueError, match="seed is"):
+        sample_latents(untrained_pipeline, PROMPTS[:1], noise[:1], 1, seed=seed)
+
+
+def test_an_image_of_nan_has_a_remark(untrained_pipeline):
+    untrained_pipeline.vae = copy.deepcopy(untrained_pipeline.vae)
+    untrained_pipeline.vae.decoder.conv_in.weight.fill_(torch.nan)
+    image, (remark,) = sample_image(untrained_pipeline, PROMPTS[0], 3, 1)
+    assert "NaN" in remark
+    assert "float32" in remark
+    assert image.getextrema() == ((0, 0),) * 3

@@ -103,3 +103,12 @@ def test_defaults_of_two_schedulers_do_not_mix(other, warnings):
     assert options(ours) == options(default) | given | {"shifted_timestep": 500}
     assert ours.config["_class_name"] == default.config["_class_name"] == "TimestepShiftLCMScheduler"
     assert warnings == []
+
+
+def test_a_loaded_config_is_the_saved_one(tmp_path):
+    """As diffusers' own tests of schedulers have it."""
+    scheduler = TimestepShiftLCMScheduler(shifted_timestep=500)
+    scheduler.save_pretrained(tmp_path)
+    config = dict(scheduler.config)
+    del config["_use_default_values"]
+    assert config == TimestepShiftLCMScheduler.from_pretrained(tmp_path).config

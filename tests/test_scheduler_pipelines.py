@@ -115,3 +115,11 @@ def test_cuts_of_a_schedule_are_refused_and_timesteps_do_the_same(untrained_pipe
     unshifted = shifted(StableDiffusionXLPipeline, untrained_pipeline, 1000)
     unshifted(PROMPT, num_inference_steps=4, denoising_end=0.5, **CALL)
     assert unshifted.num_timesteps == 2
+
+
+@pytest.mark.parametrize("shift", [250, 1000])
+@pytest.mark.parametrize(("steps", "strength"), [(1, 0.5), (2, 0.3), (4, 0.2)])
+def test_a_strength_that_leaves_no_step_is_refused(untrained_pipeline, image, steps, strength, shift):
+    pipe = shifted(StableDiffusionXLImg2ImgPipeline, untrained_pipeline, shift)
+    with pytest.raises(ValueError, match=f"strength is {strength}.*1/{steps}"):
+        pipe(PROMPT, image=image, strength=strength, num_inference_steps=steps, **CALL)

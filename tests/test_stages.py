@@ -13,9 +13,9 @@ from training_fixtures import cache, private_cache  # noqa: F401
 from nitro_lab import sampling
 from nitro_lab.models import load_pipeline
 from nitro_lab.sampling import ONE_STEP, StudentStep, encode_prompts, predict_x0, sample_student_step
+from nitro_lab.training.batch import sample_batch
 from nitro_lab.training.run import TrainingRun
 from nitro_lab.training.state import prepare_training
-from nitro_lab.training.step import sample_batch
 
 PROMPTS = ["a large striped red star at the top on a sunset background", "a small solid blue ring in the center"]
 

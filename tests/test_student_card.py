@@ -22,6 +22,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(student_card, "MODEL_FOLDER", folder)
     monkeypatch.setattr(student_card, "TEACHER_STEPS", 1)
+    monkeypatch.setattr(student_card, "FEW_TEACHER_STEPS", ())
     for module in (eval_set, data):
         monkeypatch.setattr(module, "user_cache_path", lambda name: tmp_path / "cache")
     return folder

@@ -1,5 +1,6 @@
 """Settings, replaced parts, and the command line that gives them."""
 
+import json
 import math
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import tyro
@@ -64,7 +66,7 @@ def test_every_setting_is_an_option_with_its_type():
     given = {"teacher": "a", "init_from": "b", "prompts": "c.txt", "t_star": (10, 250, 500), "stages": (1, 3)}
     given |= {"gan_loss": "linear", "mixed_precision": "bf16", "step_sampling": "last_step", "one_step_prob": 0.5}
     given |= {"views": ("local_conditional", "global_unconditional"), "feature_indices": (0, 9)}
-    given |= {"adam_betas": (0.0, 0.9), "disc_adam_betas": (0.25, 0.75)}
+    given |= {"pairing": "same_noise", "adam_betas": (0.0, 0.9), "disc_adam_betas": (0.25, 0.75)}
     for name, default in asdict(DistillConfig()).items():
         other = {bool: lambda x: not x, int: lambda x: x + 8, float: lambda x: x / 2}.get(type(default))
         given.setdefault(name, other and other(default))
@@ -146,3 +148,23 @@ def test_code_hashes_tell_parts_apart(monkeypatch):
     assert str(Parts(head=Scaled(torch.ones(2)).make).code_hashes()) == hashes[0]
     monkeypatch.setitem(globals(), "WIDTH", 16)  # a variable that the head uses
     assert str(Parts(head=heads[0]).code_hashes()) != hashes[0]
+
+
+def test_integers_of_any_library_become_pythons():
+    config = DistillConfig(seed=np.int64(3), batch_size=torch.tensor(4), t_star=[np.int32(10)], stages=np.array([1, 2]))
+    assert json.loads(json.dumps(asdict(config)))["batch_size"] == 4
+    assert config == DistillConfig(seed=3, batch_size=4, t_star=(10,), stages=(1, 2))
+    for settings in ({"seed": True}, {"batch_size": 4.0}, {"t_star": (True,)}):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))} is|of t_star is"):
+            DistillConfig(**settings)
+
+
+def test_functions_used_inside_lambdas_count_for_the_hash(monkeypatch):
+    part = Parts(regularizer=lambda batch: (lambda: helper(batch))())
+    before = part.code_hashes()
+    monkeypatch.setattr(sys.modules[__name__], "helper", lambda batch: 2 * batch)
+    assert part.code_hashes() != before
+
+
+def helper(batch):
+    return batch

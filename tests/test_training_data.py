@@ -10,6 +10,7 @@ from tiny_training import tiny
 from nitro_lab.sampling import encode_prompts, latent_shape, sample_latents
 from nitro_lab.training import data
 from nitro_lab.training.data import load_teacher_samples, read_prompts
+from nitro_lab.weights import CheckpointError
 
 PROMPTS = ["a small blue ring", "a large solid red star in the center on a night background", "a green square"]
 ARGUMENTS = {"prompts": PROMPTS, "num_samples": 5, "num_inference_steps": 2, "guidance_scale": 1.0, "seed": 0}
@@ -93,9 +94,29 @@ def test_prompt_files(tmp_path):
     config = tiny(prompts=str(file))
     file.write_bytes("\ufeffa small blue ring\n\n  a grün square \n".encode())
     assert read_prompts(config) == ["a small blue ring", "a grün square"]
-    for content in (b"\n", "a ring".encode("utf-16")):
+    file.write_bytes("a blue ring\r\na\u2028b\r".encode())
+    assert read_prompts(config) == ["a blue ring", "a\u2028b"]
+    for content in (b"", b"\n", "a ring".encode("utf-16"), "a ring".encode("utf-16-le"), "grün".encode("latin-1")):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=r"prompts\.txt"):
             read_prompts(config)
     with pytest.raises(ValueError, match=str(tmp_path)):
         read_prompts(tiny(prompts=str(tmp_path)))
+
+
+@pytest.mark.parametrize("content", [b"", b"half of a file" * 9])
+@pytest.mark.parametrize("kind", ["teacher", "embeds"])
+def test_a_damaged_file_of_the_cache_is_named(untrained_pipeline, tmp_path, kind, content):
+    first = load(untrained_pipeline, tmp_path)
+    (file,) = tmp_path.glob(f"{kind}-*.safetensors")
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{file.name}.*Delete"):
+        load(untrained_pipeline, tmp_path)
+    file.unlink()
+    assert torch.equal(load(untrained_pipeline, tmp_path).x0, first.x0)
+
+
+def test_a_cache_that_cannot_be_written_is_named(untrained_pipeline, tmp_path):
+    (tmp_path / "home").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="home"):
+        load(untrained_pipeline, tmp_path / "home" / "cache")

@@ -2,9 +2,13 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +19,7 @@ from safetensors.torch import load_file
 from tiny_training import TINY, as_options, differing, saved_state, saved_step, tiny
 from training_fixtures import cache, private_cache  # noqa: F401
 
+import nitro_lab.models
 from nitro_lab import checkpoint, load_pipeline
 from nitro_lab.cli import main
 from nitro_lab.models import MODELS
@@ -149,6 +154,9 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json"):
         TrainingRun(TINY, tmp_path)
+    (tmp_path / "reports.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"reports\.csv"):
+        read_reports(tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"half")
     with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors"):
         steps_done(tmp_path)
@@ -229,3 +237,42 @@ def test_sample_command(whole, tmp_path, capsys):
     message = capsys.readouterr().err
     assert all(name in message for name in MODELS)
     assert main(["sample", "mini", "a red star", "--steps", "0"]) == 1
+
+
+def test_library_errors_keep_their_traceback_and_those_of_files_are_one_line(monkeypatch, capsys):
+    def raise_in(module: str, error: Exception):
+        scope = {"__name__": module, "error": error}
+        exec("def fail(*arguments, **options):\n    raise error", scope)
+        monkeypatch.setattr(nitro_lab.models, "load_pipeline", scope["fail"])
+        return main(["sample", "mini", "a red star"])
+
+    assert raise_in("nitro_lab.models", ValueError("a wrong name")) == 1
+    assert raise_in("pathlib", PermissionError(errno.EACCES, "Permission denied", "cache/x")) == 1
+    assert "cache/x" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="shapes do not match"):
+        raise_in("numpy", ValueError("shapes do not match"))
+
+
+def test_a_console_of_another_encoding(whole, tmp_path):
+    arguments = [*["sample", "mini", "Δ", "--out"], str(tmp_path / "x.png")]
+    code = f"import sys; from nitro_lab.cli import main; sys.exit(main({arguments!r}))"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert (done.returncode, b"does not know ?" in done.stdout) == (0, True)
+
+
+def test_a_run_resumes_after_its_folder_was_moved_and_not_with_other_prompts(tmp_path, monkeypatch):
+    settings = {"prompts": "prompts.txt", "init_from": "start", "max_train_steps": 2}
+    (tmp_path / "first").mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    train("start", max_train_steps=2)
+    Path("prompts.txt").write_text("a small blue ring\n")
+    train("run", **settings)
+    (tmp_path / "first").rename(tmp_path / "second")
+    monkeypatch.chdir(tmp_path / "second")
+    assert train("run", **settings | {"max_train_steps": 3}).step == 3
+    (tmp_path / "second").rename(tmp_path / "third")
+    monkeypatch.chdir(tmp_path / "third")
+    Path("prompts.txt").write_text("a green square\n")
+    with pytest.raises(ValueError, match="prompts"):
+        train("run", **settings | {"max_train_steps": 4})

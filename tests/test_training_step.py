@@ -11,9 +11,10 @@ from training_fixtures import cache, private_cache  # noqa: F401
 from nitro_lab.discriminators.losses import GAN_LOSSES, GANLoss, hinge_d_loss, linear_g_loss
 from nitro_lab.discriminators.selection import refresh_oldest, sample_least_updated
 from nitro_lab.discriminators.views import GlobalView, LocalView
+from nitro_lab.training.batch import extract_features, sample_batch
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.state import TrainState, prepare_training
-from nitro_lab.training.step import extract_features, sample_batch, training_step
+from nitro_lab.training.step import training_step
 
 
 def prepare(tmp_path, parts=None, **settings) -> TrainState:
@@ -29,7 +30,7 @@ def changed(before: dict[str, torch.Tensor], module: torch.nn.Module) -> set[str
 
 
 def test_each_loss_reaches_its_own_network_only(tmp_path):
-    silent = Parts(gan_loss=GANLoss(hinge_d_loss, lambda fake: 0 * fake.mean()))
+    silent = Parts(gan_loss=GANLoss(hinge_d_loss, lambda real, fake: 0 * fake.mean()))
     state = prepare(tmp_path / "heads", silent, max_grad_norm=math.inf)
     report = training_step(state, 0)
     gradients = [p.grad for p in state.student.parameters() if p.grad is not None]
@@ -115,7 +116,7 @@ def test_views_crops_levels_and_heads_are_settings(tmp_path):
 def test_replaced_parts_are_used(tmp_path):
     views = {"whole": GlobalView(), "tiles": LocalView(size=4, crops=1), "others": LocalView(size=8)}
     head = partial(torch.nn.Conv2d, out_channels=1, kernel_size=1)
-    silent = GANLoss(hinge_d_loss, lambda fake: 0 * fake.mean())
+    silent = GANLoss(hinge_d_loss, lambda real, fake: 0 * fake.mean())
     state = prepare(tmp_path, Parts(head, views, silent, sample_least_updated, refresh_oldest), refresh_rate=0.5)
     assert [training_step(state, step).grad_norm for step in range(3)] == [0, 0, 0]
     assert state.pool.head_sizes[0] == 65

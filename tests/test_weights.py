@@ -14,8 +14,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
-from hub import Hub, commit, running_hub
-from huggingface_hub import constants, hf_api
+from hub import Hub, commit, running_hub, running_proxy
+from huggingface_hub import close_session, constants, hf_api
 from safetensors.torch import load_file
 from tiny_sdxl import NOT_WANTED, make_repository, write_student
 
@@ -184,3 +184,19 @@ def test_without_network_the_cache_serves(hub, monkeypatch, filled_by_diffusers)
     with pytest.raises(CheckpointError, match=f"{SDXL}.*HF_HUB_OFFLINE"):
         load()
     assert hub.asked == []
+
+
+@pytest.mark.parametrize("status", [403, 407])
+def test_a_proxy_that_refuses_is_named(hub, monkeypatch, status):
+    """It answers every request itself, be it for a tunnel or for a page."""
+    with running_proxy(status) as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        monkeypatch.setenv("NO_PROXY", "")
+        point_to("https://hub.example", monkeypatch)
+        close_session()  # sessions read the environment when they are made
+        try:
+            with pytest.raises(CheckpointError, match=f"{STUDENT}.*{status}.*HTTPS_PROXY"):
+                fetch_file(STUDENT)
+        finally:
+            close_session()

@@ -1,4 +1,4 @@
-"""Heads before training: shapes of their logits, parameters, and first logits."""
+"""Discriminators before training: shapes of their logits, parameters, first logits, and the cost of a step."""
 
 import pytest
 import torch
@@ -8,11 +8,11 @@ from torch import nn
 from training_fixtures import cache, private_cache  # noqa: F401
 
 from nitro_lab.discriminators.checks import HeadError
-from nitro_lab.discriminators.zoo import ProjectionHead
+from nitro_lab.discriminators.zoo import ZOO, ProjectionHead
 from nitro_lab.randomness import seeded
 from nitro_lab.training.state import prepare_training
 from nitro_lab.training.step import sample_features
-from workbook.head_report import logit_shapes, report_head
+from workbook.head_report import logit_shapes, report_head, step_costs
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,18 @@ def test_heads_of_the_settings_and_heads_with_text(state, features):
 
 
 def test_shapes_of_logits(state, features):
-    shapes = logit_shapes(lambda channels: nn.Conv2d(channels, 1, 2, stride=2), features[0])
-    assert shapes[TINY.batch_size, 64, 16, 16] == (TINY.batch_size, 1, 8, 8)
-    with pytest.raises(HeadError, match="Conv2d"):
-        logit_shapes(lambda channels: nn.Conv2d(channels, 2, 1), features[0])
+    shapes = logit_shapes(lambda channels: nn.Conv2d(channels, 2, 2, stride=2), features[0])
+    assert shapes[TINY.batch_size, 64, 16, 16] == (TINY.batch_size, 2, 8, 8)
+    with pytest.raises(HeadError, match="BatchNorm"):
+        logit_shapes(nn.BatchNorm2d, features[0])
+
+
+def test_costs_of_a_step(private_cache):  # noqa: F811
+    costs = step_costs(TINY, {"paper": {}, "mixed": ZOO["Projected GAN"], "head": MeanHead}, steps=1)
+    assert costs["levels"].to_dict() == {"paper": 10, "mixed": 1, "head": 10}
+    assert costs["heads"].tolist() == [240, 1, 240]  # one head that sees all levels, at one noise level, in one view
+    assert costs["heads per step"].tolist() == [30, 1, 30]
+    assert costs["ratio"].iloc[0] == 1
+    assert (costs["seconds per step"] > 0).all()
+    with pytest.raises(HeadError, match="BatchNorm"):
+        step_costs(TINY, {"wrong": nn.BatchNorm2d})

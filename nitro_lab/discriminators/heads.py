@@ -33,22 +33,14 @@ class ConvHead(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 1))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Map features (B, C, h, w) to logits (B, 1, h/2^depth, w/2^depth).
-
-        Raises:
-            ValueError: if the feature map is too small.
-        """
+        """Map features (B, C, h, w) to logits (B, 1, h/2^depth, w/2^depth); a ValueError if they are too small."""
         self._check_size(feature)
         return self.layers(feature)
 
     def batched_forward(self, params: Mapping[str, Tensor], feature: Tensor) -> Tensor:
         """Run n heads on the same features (B, C, h, w) as one network of n groups: faster than `torch.vmap`.
 
-        Args:
-            params: each parameter of all heads, (n, *its shape).
-
-        Returns:
-            (n, B, 1, h/2^depth, w/2^depth) logits.
+        `params` has each parameter of all heads, (n, *its shape). Returns logits (n, B, 1, h/2^depth, w/2^depth).
 
         Raises:
             NotImplementedError: if a layer was replaced by one of another kind.

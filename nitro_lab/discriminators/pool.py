@@ -6,91 +6,19 @@ its cost does not depend on the pool's size.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from itertools import product
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.func import functional_call, vmap
-from torch.nn.utils import parameters_to_vector
-from torch.optim.adamw import adamw
 
 from nitro_lab.discriminators import selection
-from nitro_lab.randomness import randint_below, seeded
+from nitro_lab.discriminators.inputs import ViewFeatures
+from nitro_lab.discriminators.level_heads import LevelHeads
+from nitro_lab.discriminators.optimizers import HeadOptimizer, HeadRows, adamw
 
 __all__ = ["LOGIT_GAP_DECAY", "DiscriminatorPool", "Panel", "ViewFeatures"]
 
 LOGIT_GAP_DECAY = 0.9  # of a head's running mean
-_adamw = partial(adamw, fused=True, amsgrad=False, maximize=False)
-
-
-@dataclass(frozen=True)
-class ViewFeatures:
-    """Features of one view: `maps` (B, C, h, w) of each feature level, and what heads may use of the prompt (B, P)."""
-
-    maps: Sequence[Tensor]
-    pooled_prompt_embeds: Tensor | None = None
-
-
-class _LevelHeads:
-    """Runs heads of one feature level from their flat parameters (n, P)."""
-
-    def __init__(self, head: Callable[[int], nn.Module], channels: int, device: torch.device, vectorize: bool):
-        self.make = lambda: head(channels)
-        self.vectorize = vectorize
-        self.template = seeded(0, self.make).to(device)  # for its forward and constants; its parameters are not used
-        self.batched_forward = _batched_forward(self.template)
-        self.name = type(self.template).__name__
-        self.shapes = {name: parameter.shape for name, parameter in self.template.named_parameters()}
-        self.sizes = [shape.numel() for shape in self.shapes.values()]
-        self.size = sum(self.sizes)
-        self.uses_pooled_prompt = getattr(self.template, "uses_pooled_prompt", False)
-
-    def initial_parameters(self, count: int, generator: Generator) -> Tensor:
-        """Return parameters (count, P) of new heads, as the architecture initializes them."""
-        seed = randint_below(2**62, generator)
-        with torch.no_grad():
-            rows = seeded(seed, lambda: [parameters_to_vector(self.make().parameters()) for _ in range(count)])
-        return torch.stack(rows).to(generator.device)
-
-    def score(self, params: Tensor, feature: Tensor, pooled_prompt_embeds: Tensor | None) -> Tensor:
-        """Return the logits (n, all logits of a head) of n heads (n, P) for features (B, C, h, w)."""
-        if self.uses_pooled_prompt and pooled_prompt_embeds is None:
-            raise ValueError(f"{self.name} uses the pooled prompt; pass ViewFeatures with pooled_prompt_embeds.")
-        inputs = (feature, pooled_prompt_embeds) if self.uses_pooled_prompt else (feature,)
-        if not self.vectorize:
-            return torch.stack([self._score_one(row, *inputs) for row in params])
-        if self.batched_forward:
-            with suppress(NotImplementedError):  # a head with replaced layers
-                return self.batched_forward(self._by_name(params), *inputs).flatten(1)
-        try:
-            return vmap(self._score_one, (0, *[None] * len(inputs)), randomness="different")(params, *inputs)
-        except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise
-            self._score_one(params[0], *inputs)  # a head that fails by itself raises its own error
-            raise TypeError(
-                f"Heads of {self.name} cannot run together under torch.vmap: {error}\n"
-                "Use vectorize=False (vectorize_heads in the settings) to run them one after another."
-            ) from error
-
-    def _score_one(self, row: Tensor, *inputs: Tensor | None) -> Tensor:
-        """All logits of one head (P,), flat."""
-        return functional_call(self.template, self._by_name(row), inputs).flatten()
-
-    def _by_name(self, params: Tensor) -> dict[str, Tensor]:
-        """Flat parameters (..., P) by name, each (..., *its shape)."""
-        parts = zip(params.split(self.sizes, -1), self.shapes.items(), strict=True)
-        return {name: part.unflatten(-1, shape) for part, (name, shape) in parts}
-
-
-def _batched_forward(head: nn.Module) -> Callable[..., Tensor] | None:
-    """Return a head's `batched_forward`, unless its class has none or replaces the `forward` that it computes."""
-    for cls in type(head).__mro__:
-        if "batched_forward" in vars(cls) or "forward" in vars(cls):
-            return getattr(head, "batched_forward", None) if "batched_forward" in vars(cls) else None
-    return None
 
 
 class Panel:
@@ -104,35 +32,34 @@ class Panel:
     def __init__(self, pool: "DiscriminatorPool", noise_level: int, indices: Tensor):
         self.noise_level, self.indices = noise_level, indices
         self._heads = pool.level_heads
-        self._params = [
-            [pool.level_state(level)[0][noise_level, view, cell].requires_grad_() for level, cell in enumerate(cells)]
-            for view, cells in enumerate(indices)
-        ]
+        self._cells = list(product(*map(range, indices.shape[:2])))  # view, level
+        rows = [(level, (noise_level, view, indices[view, level])) for view, level in self._cells]
+        self._params = [pool.level_state(level)[0][row].requires_grad_() for level, row in rows]
+        self._constants = [pool.constants(level)[row] for level, row in rows]
 
     def score(self, views: Sequence[ViewFeatures]) -> list[Tensor]:
         """Return each cell's logits (n, all logits of a head), ordered by view, then by feature level.
 
         Raises:
             TypeError: if heads cannot be vectorized; the message says what to do.
-            ValueError: if heads use the pooled prompt and a view does not have it.
+            ValueError: if heads ask for an input that a view does not have.
         """
+        rows = zip(self._cells, self._params, self._constants, strict=True)
         return [
-            heads.score(params, feature, view.pooled_prompt_embeds)
-            for cells, view in zip(self._params, views, strict=True)
-            for heads, params, feature in zip(self._heads, cells, view.maps, strict=True)
+            self._heads[level].score(params, constants, views[view], level) for (view, level), params, constants in rows
         ]
 
     def parameters(self) -> list[Tensor]:
         """Each cell's parameters (n, P), leaves of the graph, in the order of `score`."""
-        return [params for cells in self._params for params in cells]
+        return self._params
 
 
 class DiscriminatorPool(nn.Module):
     """Heads for every noise level, view and feature level (4 × 3 × 10 × 4 heads in the paper), and their optimizer.
 
     Args:
-        head: makes a head from a channel count.
-        channels: of each feature level.
+        head: makes a head from a channel count; from all levels' channels, if it sees all of them.
+        channels: of each feature level; one list of all levels' channels for heads that see all levels.
         generator: source of all randomness: initial parameters, sampling, refresh. The pool is on its device.
         vectorize: run the heads of a cell together; False: one after another, for heads that `torch.vmap` cannot run.
         reset_optimizer: a re-initialized head starts with an empty optimizer state; False: it keeps the old one.
@@ -145,8 +72,8 @@ class DiscriminatorPool(nn.Module):
 
     def __init__(
         self,
-        head: Callable[[int], nn.Module],
-        channels: Sequence[int],
+        head: Callable[..., nn.Module],
+        channels: Sequence[int | Sequence[int]],
         generator: Generator,
         noise_levels: int = 4,
         views: int = 3,
@@ -160,22 +87,20 @@ class DiscriminatorPool(nn.Module):
         self.generator, self.reset_optimizer = generator, reset_optimizer
         self.sample_heads, self.select_refreshed = sample_heads, select_refreshed
         self.shape = (noise_levels, views, len(channels), heads_per_cell)
-        self.level_heads = [_LevelHeads(head, width, generator.device, vectorize) for width in channels]
+        self.level_heads = [LevelHeads(head, width, generator.device, vectorize) for width in channels]
         for level, heads in enumerate(self.level_heads):
-            params = heads.initial_parameters(noise_levels * views * heads_per_cell, generator)
-            params = params.view(noise_levels, views, heads_per_cell, -1)
+            params, constants = heads.initialize(noise_levels * views * heads_per_cell, generator)
+            cells = (noise_levels, views, heads_per_cell)
+            params = params.view(*cells, heads.size)
             self.register_buffer(f"params{level}", params)
+            self.register_buffer(f"constants{level}", constants.view(*cells, heads.constant_size))
             self.register_buffer(f"exp_avg{level}", torch.zeros_like(params))
             self.register_buffer(f"exp_avg_sq{level}", torch.zeros_like(params))
-        self.iteration: Tensor
-        self.updates: Tensor
-        self.created: Tensor
-        self.logit_gap: Tensor
-        self.optimizer_steps: Tensor  # per head, as `step` in AdamW's state
-        self.register_buffer("iteration", torch.tensor(0))
-        for name in ("updates", "created", "optimizer_steps"):
-            self.register_buffer(name, torch.zeros(self.shape, dtype=torch.long))
-        self.register_buffer("logit_gap", torch.zeros(self.shape))
+        self.iteration: Tensor = nn.Buffer(torch.tensor(0))
+        self.updates, self.created, self.optimizer_steps = (
+            nn.Buffer(torch.zeros(self.shape, dtype=torch.long)) for _ in range(3)
+        )
+        self.logit_gap = nn.Buffer(torch.zeros(self.shape))
 
     @property
     def head_sizes(self) -> list[int]:
@@ -191,6 +116,10 @@ class DiscriminatorPool(nn.Module):
         """Parameters of a feature level and AdamW's two moments, each (noise_levels, views, heads_per_cell, P)."""
         return getattr(self, f"params{level}"), getattr(self, f"exp_avg{level}"), getattr(self, f"exp_avg_sq{level}")
 
+    def constants(self, level: int) -> Tensor:
+        """Frozen parameters and random buffers of a feature level's heads (noise_levels, views, heads_per_cell, Q)."""
+        return getattr(self, f"constants{level}")
+
     def stats(self) -> selection.HeadStats:
         """Return copies of every head's statistics, each of the pool's shape; see `selection`."""
         copies = {name: getattr(self, name).clone() for name in ("updates", "created", "logit_gap")}
@@ -199,8 +128,7 @@ class DiscriminatorPool(nn.Module):
     def sample(self, noise_level: int, heads_per_cell: int = 1) -> Panel:
         """Sample heads from every cell of a noise level, without replacement, as `sample_heads` selects them.
 
-        Raises:
-            ValueError: if the noise level does not exist, or a cell has fewer heads.
+        Raises a ValueError if the noise level does not exist, or a cell has fewer heads.
         """
         self._check_noise_level(noise_level)
         if not 1 <= heads_per_cell <= self.shape[3]:
@@ -216,7 +144,6 @@ class DiscriminatorPool(nn.Module):
         return Panel(self, noise_level, torch.arange(self.shape[3]).expand(self.shape[1:]))
 
     def _check_noise_level(self, noise_level: int) -> None:
-        """Refuse a noise level that does not exist."""
         if not 0 <= noise_level < self.shape[0]:
             raise ValueError(f"noise_level is {noise_level}; it must be from 0 to {self.shape[0] - 1}.")
 
@@ -227,15 +154,14 @@ class DiscriminatorPool(nn.Module):
         gradients: Sequence[Tensor],
         logit_gaps: Tensor,
         learning_rate: float,
-        betas: tuple[float, float] = (0.5, 0.99),
-        weight_decay: float = 0.0,
-        eps: float = 1e-8,
+        optimizer: HeadOptimizer = adamw,
     ) -> None:
-        """Update the panel's heads with AdamW (Loshchilov and Hutter 2019), each with its own step count.
+        """Update the panel's heads, each with its own optimizer state and step count.
 
         Args:
             gradients: of `panel.parameters()`.
             logit_gaps: (V, L, n) mean logit of real minus fake samples, on the CPU.
+            optimizer: see `nitro_lab.discriminators.optimizers`.
         """
         rows = [  # not copies: they are updated in place
             [state[panel.noise_level, view, index] for state in self.level_state(level)]
@@ -246,11 +172,8 @@ class DiscriminatorPool(nn.Module):
         params, exp_avg, exp_avg_sq = map(list, zip(*rows, strict=True))
         grads = [row for cell in gradients for row in cell]
         counts = self.optimizer_steps[panel.noise_level].gather(-1, panel.indices).flatten()
-        steps = list(counts.to(grads[0].device, torch.float32))  # a copy, which the kernel increments
-        adamw_step = partial(
-            _adamw, lr=learning_rate, beta1=betas[0], beta2=betas[1], weight_decay=weight_decay, eps=eps
-        )
-        adamw_step(params, grads, exp_avg, exp_avg_sq, [], steps)
+        steps = list(counts.to(grads[0].device, torch.float32))  # a copy, which the optimizer increments
+        optimizer(HeadRows(params, grads, exp_avg, exp_avg_sq, steps), learning_rate)
         self._count_update(panel, logit_gaps)
 
     def _count_update(self, panel: Panel, logit_gaps: Tensor) -> None:
@@ -265,13 +188,9 @@ class DiscriminatorPool(nn.Module):
     def refresh(self, rate: float) -> Tensor:
         """Re-initialize a fraction of all heads, as `select_refreshed` selects them, and end the iteration.
 
-        If rate × heads is not an integer, it is rounded up or down at random, so that its mean is right.
-
-        Returns:
-            (k, 4) indices of the re-initialized heads: noise level, view, feature level, index within the cell.
-
-        Raises:
-            ValueError: if the rate is not from 0 to 1.
+        If rate × heads is not an integer, it is rounded up or down at random, so that its mean is right. Returns (k, 4)
+        indices of the heads: noise level, view, feature level, index within the cell. Raises a ValueError if the rate
+        is not from 0 to 1.
         """
         if not 0 <= rate <= 1:
             raise ValueError(f"rate is {rate}; it must be from 0 to 1 (0.01 in the paper).")
@@ -289,7 +208,9 @@ class DiscriminatorPool(nn.Module):
             noise_level, view, _, place = indices[indices[:, 2] == level].unbind(1)
             if len(place):
                 params, exp_avg, exp_avg_sq = self.level_state(level)
-                params[noise_level, view, place] = heads.initial_parameters(len(place), self.generator)
+                new_params, new_constants = heads.initialize(len(place), self.generator)
+                params[noise_level, view, place] = new_params
+                self.constants(level)[noise_level, view, place] = new_constants
                 if self.reset_optimizer:
                     exp_avg[noise_level, view, place] = exp_avg_sq[noise_level, view, place] = 0
         index = tuple(indices.unbind(1))

@@ -18,6 +18,7 @@ __all__ = [
     "HeadStats",
     "RefreshPolicy",
     "SamplePolicy",
+    "TStarLaw",
     "check_refreshed",
     "check_sampled",
     "lowest_ranked",
@@ -32,6 +33,7 @@ __all__ = [
 HeadStats = Mapping[str, Tensor]
 SamplePolicy = Callable[[HeadStats, int, Generator], Tensor]
 RefreshPolicy = Callable[[HeadStats, int, Generator], Tensor]
+TStarLaw = Callable[[int, int, HeadStats, Generator], Tensor]  # see `nitro_lab.training.parts.Parts`
 
 
 def sample_uniform(stats: HeadStats, heads_per_cell: int, generator: Generator) -> Tensor:
@@ -79,10 +81,8 @@ def lowest_ranked(rank: Tensor, count: int, generator: Generator) -> Tensor:
 def check_sampled(indices: Tensor, shape: tuple[int, ...], heads_per_cell: int) -> None:
     """Raise a ValueError unless a sample policy's indices are integers of `shape`, unique in a cell and in range."""
     if indices.shape != shape or indices.is_floating_point():
-        raise ValueError(
-            f"sample_heads returned {indices.dtype} of shape {tuple(indices.shape)}; it must return integers of shape "
-            f"{shape} (views, feature levels, heads)."
-        )
+        got = f"{indices.dtype} of shape {tuple(indices.shape)}"
+        raise ValueError(f"sample_heads returned {got}; it must be integers of shape {shape} (views, levels, heads).")
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= heads_per_cell:
         raise ValueError(f"sample_heads returned indices from {low} to {high}; allowed are 0 to {heads_per_cell - 1}.")
@@ -93,10 +93,8 @@ def check_sampled(indices: Tensor, shape: tuple[int, ...], heads_per_cell: int) 
 def check_refreshed(indices: Tensor, count: int, shape: tuple[int, ...]) -> None:
     """Raise a ValueError unless a refresh policy's indices are `count` different heads of a pool of this shape."""
     if indices.shape != (count, len(shape)) or indices.is_floating_point():
-        raise ValueError(
-            f"select_refreshed returned {indices.dtype} of shape {tuple(indices.shape)}; it must return integers of "
-            f"shape ({count}, {len(shape)}): noise level, view, feature level and place of each head."
-        )
+        got = f"{indices.dtype} of shape {tuple(indices.shape)}"
+        raise ValueError(f"select_refreshed returned {got}; it must be integers of shape ({count}, {len(shape)}).")
     outside = ((indices < 0) | (indices >= torch.tensor(shape))).any(1)
     if outside.any():
         raise ValueError(f"select_refreshed returned {indices[outside][0].tolist()}; the pool's shape is {shape}.")

@@ -5,18 +5,21 @@ may return more rows than it gets, each group of B in the batch's order. Crops d
 fake samples can be given the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from nitro_lab.backbones import Backbone
+from nitro_lab.discriminators.inputs import ViewFeatures
 from nitro_lab.randomness import randint_below
 from nitro_lab.sampling import PromptEmbeds
 
-__all__ = ["PAPER_VIEWS", "VIEWS", "GlobalView", "LocalView", "View", "make_view"]
+__all__ = ["PAPER_VIEWS", "VIEWS", "GlobalView", "LocalView", "View", "make_view", "view_features"]
 
-View = Callable[[Tensor, PromptEmbeds, PromptEmbeds, Generator], tuple[Tensor, PromptEmbeds]]
+Seen = tuple[Tensor, PromptEmbeds]  # what the backbone gets
+View = Callable[[Tensor, PromptEmbeds, PromptEmbeds, Generator], Seen]
 
 PAPER_VIEWS = ("global_conditional", "local_conditional", "local_unconditional")
 VIEWS = (*PAPER_VIEWS, "global_unconditional")
@@ -28,9 +31,7 @@ class GlobalView:
 
     conditional: bool = True  # False: the backbone gets the empty prompt
 
-    def __call__(
-        self, latents: Tensor, embeds: PromptEmbeds, empty_embeds: PromptEmbeds, generator: Generator
-    ) -> tuple[Tensor, PromptEmbeds]:
+    def __call__(self, latents: Tensor, embeds: PromptEmbeds, empty_embeds: PromptEmbeds, generator: Generator) -> Seen:
         """Return latents (B, C, h, w) unchanged."""
         return latents, embeds if self.conditional else empty_embeds
 
@@ -43,9 +44,7 @@ class LocalView:
     size: int = 8  # in latent pixels
     crops: int = 2  # of each image
 
-    def __call__(
-        self, latents: Tensor, embeds: PromptEmbeds, empty_embeds: PromptEmbeds, generator: Generator
-    ) -> tuple[Tensor, PromptEmbeds]:
+    def __call__(self, latents: Tensor, embeds: PromptEmbeds, empty_embeds: PromptEmbeds, generator: Generator) -> Seen:
         """Crop latents (B, C, h, w) to (crops·B, C, size, size): first every image's first crop, and so on."""
         height, width = latents.shape[2:]
         if self.size > min(height, width):
@@ -59,12 +58,37 @@ class LocalView:
 
 
 def make_view(name: str, crop_size: int, crops_per_image: int) -> View:
-    """Return one of `VIEWS`; the crop settings are used by local views.
-
-    Raises:
-        ValueError: if there is no such view.
-    """
+    """Return one of `VIEWS`, else a ValueError; the crop settings are used by local views."""
     if name not in VIEWS:
         raise ValueError(f"There is no view {name!r}; choose from {', '.join(VIEWS)}.")
     conditional = name.endswith("_conditional")
     return GlobalView(conditional) if name.startswith("global") else LocalView(conditional, crop_size, crops_per_image)
+
+
+def view_features(
+    latents: Tensor,
+    timesteps: Tensor,
+    embeds: PromptEmbeds,
+    empty_embeds: PromptEmbeds,
+    views: Mapping[str, View],
+    backbone: Backbone,
+    feature_indices: Sequence[int],
+    all_levels: bool,
+    generator: Generator,
+) -> list[ViewFeatures]:
+    """Float32 features of each view of latents (B, C, h, w), which were noised to timesteps (B,).
+
+    Args:
+        feature_indices: feature levels of the backbone that are kept.
+        all_levels: for heads that see all of them: one list of maps.
+        generator: of the crops.
+    """
+    inputs = [view(latents, embeds, empty_embeds, generator) for view in views.values()]
+    features = []
+    for index, (seen, view_embeds) in enumerate(inputs):
+        rows = timesteps.repeat(len(seen) // len(latents))
+        maps = backbone(seen, rows, view_embeds)
+        levels = [maps[level].float() for level in feature_indices]
+        pooled = view_embeds.pooled_prompt_embeds.float()
+        features.append(ViewFeatures([levels] if all_levels else levels, pooled, rows, index, feature_indices))
+    return features

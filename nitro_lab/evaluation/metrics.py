@@ -1,23 +1,34 @@
 """Metrics of samples: distances between sets of features, power spectra of images, accuracy of the captions' factors.
 
-Features (N, D) may come from any extractor. Distances are computed in float64 and raise a ValueError if a set has fewer
-than 2 rows, or NaN or infinite values.
+Features (N, D) may come from any extractor; random ones are not biased towards captions. Distances are computed in
+float64 and raise a ValueError if a set has fewer than 2 rows, or NaN or infinite values.
 """
 
+from functools import lru_cache
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from scipy.stats import binomtest
+from torch import nn
+
+from nitro_lab.randomness import seeded
 
 __all__ = [
+    "LOWER_IS_BETTER",
     "confusion_matrix",
     "factor_accuracy",
     "frechet_distance",
-    "kernel_distance",
-    "precision_recall",
+    "high_pass",
     "radial_spectrum",
+    "random_features",
     "repetition_rate",
     "sharpness",
     "wilson_interval",
 ]
+
+LOWER_IS_BETTER = ("told_apart", "FD", "FD (random)", "repetition")
+_WIDTHS = (3, 24, 24, 24)  # channels of the random network, which works at full, half and quarter resolution
 
 
 def frechet_distance(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -33,41 +44,42 @@ def frechet_distance(x: torch.Tensor, y: torch.Tensor) -> float:
     return (means + cov_x.trace() + cov_y.trace() - 2 * trace_root).item()
 
 
-def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
-    """KID: unbiased squared MMD of x (N, D) and y (M, D) with the kernel (a·b/D + 1)³ (Bińkowski et al. 2018)."""
-    x, y = _check_features(x=x, y=y)
-    kernel_xx, kernel_yy, kernel_xy = ((a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    within = sum((k.sum() - k.trace()) / (len(k) * (len(k) - 1)) for k in (kernel_xx, kernel_yy))
-    return float(within - 2 * kernel_xy.mean())
+def high_pass(images: torch.Tensor) -> torch.Tensor:
+    """Four times the difference of images (N, C, H, W) from their 3×3 means; fine detail becomes of unit order."""
+    return 4 * (images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False))
 
 
-def precision_recall(real: torch.Tensor, fake: torch.Tensor, neighbors: int = 5) -> dict[str, float]:
-    """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020).
+@torch.no_grad()
+def random_features(images: torch.Tensor, seed: int = 0, batch_size: int = 64) -> torch.Tensor:
+    """Log energies of random filters at three scales. Images (N, 3, H, W) -> (N, 72).
 
-    Each point of `real` (N, D) and `fake` (M, D) is the center of a ball that reaches its k-th nearest neighbor within
-    its own set. Precision is the fraction of fakes inside a real ball, recall the fraction of reals inside a fake ball;
-    density is the mean number of real balls around a fake, over k; coverage is the fraction of real balls with a fake.
+    Networks with random weights compare sets of images without a bias towards what they were trained for (Naeem et al.
+    2020, section 4.1, "R64"). Here the input is high-pass filtered, and each channel of each level is reduced to the
+    log of its mean square, so that the distance is one of texture and fine detail, not of color and place.
     """
-    real, fake = _check_features(real=real, fake=fake)
-    if min(len(real), len(fake)) <= neighbors:
-        raise ValueError(f"neighbors is {neighbors}; real ({len(real)} rows) and fake ({len(fake)}) must be larger.")
-    radius_real, radius_fake = (torch.cdist(s, s).kthvalue(neighbors + 1, dim=1).values for s in (real, fake))
-    distance = torch.cdist(real, fake)
-    in_real_ball = distance < radius_real[:, None]
-    in_fake_ball = distance < radius_fake
-    return {
-        "precision": in_real_ball.any(0).double().mean().item(),
-        "recall": in_fake_ball.any(1).double().mean().item(),
-        "density": in_real_ball.double().sum(0).mean().item() / neighbors,
-        "coverage": in_real_ball.any(1).double().mean().item(),
-    }
+    weights = [weight.to(images.device) for weight in _random_weights(seed)]
+    rows = []
+    for batch in images.split(batch_size):
+        x, energies = high_pass(batch.float()), []
+        for weight in weights:
+            x = F.leaky_relu(F.conv2d(x, weight, padding=1), 0.2)
+            energies.append(x.square().mean((-2, -1)).clamp(min=1e-8).log())
+            x = F.avg_pool2d(x, 2)
+        rows.append(torch.cat(energies, 1))
+    return torch.cat(rows)
+
+
+@lru_cache(maxsize=4)
+def _random_weights(seed: int) -> list[torch.Tensor]:
+    """Orthogonal weights of a 3×3 convolution for each level, from the CPU's generator: the same on every device."""
+    pairs = pairwise(_WIDTHS)
+    return seeded(seed, lambda: [nn.init.orthogonal_(nn.Conv2d(a, b, 3, bias=False).weight) for a, b in pairs])
 
 
 def radial_spectrum(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Power spectrum of images (N, C, H, W), averaged over images, channels and directions.
 
-    Returns frequencies (S/2,) in cycles per pixel up to Nyquist (0.5), S being the shorter side, and the mean power in
-    the ring of width 1/S around each.
+    Returns frequencies (S/2,) in cycles per pixel up to Nyquist (0.5), S being the shorter side, and the power at each.
     """
     side = min(images.shape[-2:])
     centered = images.double() - images.double().mean((-2, -1), keepdim=True)

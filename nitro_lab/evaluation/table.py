@@ -3,26 +3,26 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from nitro_lab.evaluation import eval_set as evaluation
-from nitro_lab.evaluation.metrics import wilson_interval
+from nitro_lab.evaluation.eval_set import FEW_TEACHER_STEPS, TEACHER_GUIDANCE, TEACHER_STEPS
+from nitro_lab.evaluation.metrics import LOWER_IS_BETTER, wilson_interval
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.mini.world import FACTORS
 from nitro_lab.models import load_pipeline
 from nitro_lab.sampling import format_steps
 
-__all__ = ["TEACHER", "TEACHER_GUIDANCE", "TEACHER_STEPS", "Columns", "evaluate_models", "format_table", "write_table"]
+__all__ = ["TEACHER", "Columns", "cheapest_teacher", "evaluate_models", "format_table", "write_table"]
 
 TEACHER = "mini-teacher"
-TEACHER_STEPS = 25
-TEACHER_GUIDANCE = 3.0
 Columns = dict[str, dict[str, float]]
 
 _COUNTED = (*FACTORS, "all", "repetition")  # fractions of independent images, so with an interval
-_FRACTIONS = ("precision", "recall", "coverage")  # each image's result depends on all the others
+_HIDDEN = ("told_apart_half", "repetition")  # the first is a part of another cell, the second zero for all at 64×64
 
 
 def evaluate_models(
@@ -31,49 +31,73 @@ def evaluate_models(
     unet: str | None = None,
     shifted_timestep: int | None = None,
     captions: str = "held-out",
-    num_images: int = 1000,
+    num_images: int = evaluation.NUM_IMAGES,
     seed: int = 0,
 ) -> Columns:
-    """Evaluate renders, the teacher, and each model at each number of steps, on the same evaluation set.
+    """Evaluate renders, the teacher at 4 to 25 steps, and each model at each number of steps, on one evaluation set.
 
     `models` are names or folders of the miniature's world; see `load_pipeline`, also for `unet` and `shifted_timestep`.
-    Returns the metrics of `compute_metrics` for each column. Raises a ValueError if an argument is out of range, before
-    anything is sampled.
+    Returns the metrics of `compute_metrics` for each column. Raises a ValueError first if an argument is out of range.
     """
     if num_images < 10:
-        raise ValueError(f"num_images is {num_images}; the distances need at least 10, better 1000.")
-    teacher = load_pipeline(TEACHER)
+        raise ValueError(f"num_images is {num_images}; the distances need at least 10, better {evaluation.NUM_IMAGES}.")
     students = {name: load_pipeline(name, unet=unet, shifted_timestep=shifted_timestep) for name in models}
+    teacher = load_pipeline(TEACHER)
     for pipe in students.values():
         for steps in num_inference_steps:  # refuse an impossible schedule before the teacher is sampled for minutes
             pipe.scheduler.set_timesteps(steps)
     eval_set = evaluation.make_eval_set(teacher, load_scene_classifier(teacher.device), captions, num_images, seed)
-    title = f"teacher, {format_steps(TEACHER_STEPS)}"
-    images = {
-        "renders": evaluation.render_again(eval_set, teacher, seed),
-        title: evaluation.sample_eval_set_cached(eval_set, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, title),
-    }
+    images = {"renders": evaluation.render_again(eval_set, teacher, seed)}
+    for steps in (*FEW_TEACHER_STEPS, TEACHER_STEPS):
+        title = _teacher_title(steps)
+        images[title] = evaluation.sample_eval_set_cached(eval_set, teacher, steps, TEACHER_GUIDANCE, title)
     for name, pipe in students.items():
         for steps in num_inference_steps:
             title = f"{name}, {format_steps(steps)}"
             images[title] = evaluation.sample_eval_set(eval_set, pipe, steps, seed=seed, progress=title)
+    eval_set = replace(eval_set, teacher_images=images[_teacher_title(TEACHER_STEPS)])
     return {name: evaluation.compute_metrics(eval_set, sampled) for name, sampled in images.items()}
 
 
+def _teacher_title(steps: int) -> str:
+    return f"teacher, {format_steps(steps)}"
+
+
+def cheapest_teacher(columns: Columns, student: str, metric: str = "told_apart") -> int | None:
+    """Return the fewest steps in which the teacher is as good as a student in one metric, or None if it never is.
+
+    `student` is a title of `columns`, from `evaluate_models`. The teacher's steps cost two passes of the UNet each,
+    one with the caption and one without (guidance); a student's step costs one.
+    """
+    for steps in (*FEW_TEACHER_STEPS, TEACHER_STEPS):
+        teacher = columns.get(_teacher_title(steps))
+        if teacher and _error(metric, teacher[metric]) <= _error(metric, columns[student][metric]):
+            return steps
+    return None
+
+
+def _error(metric: str, value: float) -> float:
+    """How far from the best a value is: sharpness is best at 1, that of the renders; fractions of images are high."""
+    return abs(value - 1) if metric == "sharpness" else value if metric in LOWER_IS_BETTER else -value
+
+
 def format_table(columns: Columns, num_images: int) -> str:
-    """Format one row for each metric; fractions in per cent, with 95 % intervals where images are independent."""
-    cells = {title: {n: _format(n, x, num_images) for n, x in column.items()} for title, column in columns.items()}
+    """Format one row for each metric; fractions in per cent, with 95 % intervals: of `num_images`, or of networks."""
+    rows = {n: None for column in columns.values() for n in column if n not in _HIDDEN}
+    cells = {title: {n: _format(n, column, num_images) for n in rows} for title, column in columns.items()}
     return pd.DataFrame(cells).to_string()
 
 
-def _format(name: str, value: float, num_images: int) -> str:
-    """One cell of the table."""
-    if name in _COUNTED and not math.isnan(value):
+def _format(name: str, column: dict[str, float], num_images: int) -> str:
+    value = column.get(name, math.nan)
+    if math.isnan(value):
+        return "–"
+    if name in _COUNTED:
         low, high = wilson_interval(value, num_images)
         return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-    if name in (*_COUNTED, *_FRACTIONS):
-        return f"{100 * value:.1f} %"
-    return f"{value:.4f}" if name == "KID" else f"{value:.2f}"
+    if name == "told_apart":
+        return f"{100 * value:.1f} % ± {100 * column['told_apart_half']:.1f}"
+    return f"{value:.2f}"
 
 
 def write_table(columns: Columns, path: Path) -> None:

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import joblib
+import numpy as np
 import psutil
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -19,18 +20,20 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from nitro_lab.checkpoint import atomic_write, hash_of, pipeline_hashes, weights_hash
-from nitro_lab.evaluation.eval_set import EvalSet, compute_metrics, make_eval_set, sample_eval_set
+from nitro_lab.evaluation import eval_set as evaluation
+from nitro_lab.integers import integer
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.models import load_pipeline
+from nitro_lab.training.code_hash import library_hash
 from nitro_lab.training.config import DistillConfig
 from nitro_lab.training.data import read_prompts
-from nitro_lab.training.parts import HeadFactory, Parts
+from nitro_lab.training.part_checks import check_parts
+from nitro_lab.training.parts import Parts, Variant, apply_variant
 from nitro_lab.training.run import TrainingRun
 from nitro_lab.training.state import prepare_training
 
 __all__ = ["BASE", "FOLDER", "PlannedRun", "Result", "Seeds", "Variant", "compare", "execute", "finish", "plan"]
 
-Variant = HeadFactory | Parts | Mapping[str, Any]
 Seeds = int | Sequence[int]
 BASE = DistillConfig(checkpointing_steps=100)
 FOLDER = Path("build/compare")
@@ -43,6 +46,7 @@ class Result:
 
     Attributes:
         key: hash of everything that the metrics depend on.
+        settings: the same without this package's code.
         metrics: from `compute_metrics`, of the EMA student in one step; empty if the training failed.
         seconds: mean time of a step.
         num_parameters: of all heads.
@@ -58,6 +62,7 @@ class Result:
     steps: int
     num_images: int
     key: str
+    settings: str
     metrics: dict[str, float]
     seconds: float
     num_parameters: int
@@ -71,12 +76,18 @@ class Result:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run that a comparison needs; `folder` is where it is kept, `reference` the first variant."""
+    """A run that a comparison needs.
+
+    Hashes: `settings` of everything that the metrics depend on except this package's code, `library` of this code,
+    `key` of both. `folder` is where it is kept, `reference` the first variant.
+    """
 
     variant: str
     config: DistillConfig
     parts: Parts
     num_images: int
+    settings: str
+    library: str
     key: str
     folder: Path
     reference: str = ""
@@ -98,7 +109,7 @@ def compare(
     steps: int = 200,
     folder: Path = FOLDER,
     jobs: int | None = None,
-    num_images: int = 256,
+    num_images: int = evaluation.NUM_IMAGES,
     config: DistillConfig = BASE,
 ) -> Iterator[Result]:
     """Train and evaluate each variant at each seed; yields results as runs finish, in any order.
@@ -106,6 +117,7 @@ def compare(
     At one seed, all variants start from the same student and see the same data, noise and noise levels, so their
     differences can be taken seed by seed. Finished runs are found in `folder`, interrupted ones are resumed. The
     estimated cost is printed first. Runs are joblib tasks: `joblib.parallel_config(backend="dask")` uses a cluster.
+    Raises a ValueError if a variant, a setting or a number is not allowed, before anything is trained.
 
     Args:
         variants: name -> head class, `Parts`, or dictionary of settings of `DistillConfig` and names of `Parts`; {}
@@ -113,9 +125,6 @@ def compare(
         seeds: how many, from 0, or which.
         jobs: runs at a time; by default one per GPU, or without a GPU one per CPU core.
         num_images: size of the evaluation set. config: settings that the variants change.
-
-    Raises:
-        ValueError: at once, if a variant, a setting or a number is not allowed.
     """
     return execute(plan(variants, seeds, steps, folder, num_images, config), jobs)
 
@@ -124,19 +133,23 @@ def plan(
     variants: Mapping[str, Variant], seeds: Seeds, steps: int, folder: Path, num_images: int, config: DistillConfig
 ) -> list[PlannedRun]:
     """All runs of a comparison, seed by seed; arguments and errors as in `compare`."""
-    seeds, folder = range(seeds) if isinstance(seeds, int) else seeds, Path(folder)
+    seeds = range(integer("seeds", seeds)) if np.ndim(seeds) == 0 else list(cast(Sequence[int], seeds))
+    folder = Path(folder)
     if not variants or not seeds or num_images < 10:
-        raise ValueError(
-            f"variants is {variants!r}, seeds is {seeds!r}, num_images is {num_images}; give one or more variants, "
-            "such as {'paper': {}, 'mine': MyHead}, one or more seeds, and 10 or more images."
-        )
+        given = f"variants is {variants!r}, seeds is {seeds!r}, num_images is {num_images}"
+        raise ValueError(f"{given}; give variants such as {{'mine': MyHead}}, seeds, and 10 or more images.")
     changed = {name: _apply(name, variant, config) for name, variant in variants.items()}
     hashes, runs = cache(_model_hashes), []  # cached for this plan only: files may be replaced before the next
+    library = library_hash()
     for seed in seeds:
         for name, (settings, parts) in changed.items():
             settings = replace(settings, seed=seed, max_train_steps=steps, separate_pool_rng=True)
-            key = _key(settings, parts, num_images, hashes(settings.teacher, settings.init_from))
-            runs.append(PlannedRun(name, settings, parts, num_images, key, folder / key, next(iter(variants))))
+            values = settings.key_settings() | {"max_train_steps": settings.max_train_steps, "num_images": num_images}
+            values |= {"models": hashes(settings.teacher, settings.init_from), "parts": parts.code_hashes()}
+            digest = hash_of(values, read_prompts(settings))
+            key, reference = hash_of({"settings": digest, "library": library}, []), next(iter(variants))
+            run = PlannedRun(name, settings, parts, num_images, digest, library, key, folder / key, reference)
+            runs.append(run)
     return runs
 
 
@@ -149,6 +162,8 @@ def execute(runs: Sequence[PlannedRun], jobs: int | None = None) -> Iterator[Res
         raise ValueError("jobs is 0; give the number of runs at a time, -1 for all CPU cores, or None.")
     jobs = joblib.effective_n_jobs(jobs or torch.cuda.device_count() or joblib.cpu_count())
     jobs = max(1, min(jobs, len(missing)))  # joblib shares the cores among them
+    for run in {run.variant: run for run in reversed(missing)}.values():
+        _check(run)
     print(f"Runs on disk: {len(known)}. To train: {len(missing)}.", _estimate(missing, jobs) if missing else "")
     yield from found
     tasks = (joblib.delayed(finish)(run, index) for index, run in enumerate(missing))
@@ -156,27 +171,22 @@ def execute(runs: Sequence[PlannedRun], jobs: int | None = None) -> Iterator[Res
         yield from (replace(result, variant=run.variant) for run in runs if run.key == result.key)
 
 
-def _apply(name: str, variant: Variant, config: DistillConfig) -> tuple[DistillConfig, Parts]:
-    """Settings and parts of a variant. Views and losses can be given as names, which are settings, or as parts."""
+def _check(run: PlannedRun) -> None:
+    """Refuse a variant whose settings or parts do not fit before anything is trained."""
     try:
-        if isinstance(variant, Parts):
-            return config, variant
-        if not isinstance(variant, Mapping):
-            return config, Parts(head=variant)
-        if variant.keys() & {"seed", "max_train_steps"}:
+        with TemporaryDirectory() as folder:
+            check_parts(prepare_training(run.config, Path(folder), run.parts))
+    except ValueError as error:
+        raise ValueError(f"Variant {run.variant!r}: {error}") from error
+
+
+def _apply(name: str, variant: Variant, config: DistillConfig) -> tuple[DistillConfig, Parts]:
+    try:
+        if isinstance(variant, Mapping) and variant.keys() & {"seed", "max_train_steps"}:
             raise ValueError("seed and max_train_steps are set by compare(seeds=..., steps=...).")
-        values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in variant.items()}
-        names = [f.name for f in fields(Parts) if not isinstance(values.get(f.name), (str, tuple))]
-        parts = {name: values.pop(name, None) for name in names}
-        return replace(config, **values), Parts(**parts)
+        return apply_variant(config, variant)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Variant {name!r}: {error}") from error
-
-
-def _key(config: DistillConfig, parts: Parts, num_images: int, models: Mapping[str, str]) -> str:
-    """A hash of everything that the metrics depend on, except this package's code and the machine."""
-    others = {"max_train_steps": config.max_train_steps, "num_images": num_images, "models": models}
-    return hash_of(config.key_settings() | others | {"parts": parts.code_hashes()}, read_prompts(config))
 
 
 def _model_hashes(teacher: str, init_from: str) -> dict[str, str]:
@@ -193,6 +203,7 @@ def _estimate(runs: Sequence[PlannedRun], jobs: int) -> str:
     config = replace(runs[0].config, max_train_steps=steps, checkpointing_steps=steps, disc_warmup_steps=0)
     with TemporaryDirectory() as folder:
         prepare_training(config, Path(folder), runs[0].parts)  # makes the teacher's samples, which all runs share
+        _eval_set(config.teacher, runs[0].num_images)  # as are its images of the evaluation set
         start = perf_counter()
         trial = joblib.delayed(finish)(replace(runs[0], config=config, folder=Path(folder)))
         seconds = joblib.Parallel(jobs)([trial])[0].seconds
@@ -210,6 +221,8 @@ def finish(run: PlannedRun, index: int = 0) -> Result:
         library.disable_progress_bar()  # those of parallel processes would overwrite each other
     if torch.cuda.is_available():
         torch.cuda.set_device(index % torch.cuda.device_count())
+    if library_hash() != run.library:
+        raise ValueError("nitro_lab was patched, or edited since it was imported. Restart the kernel, or pass jobs=1.")
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / "result.lock"):
         return run.find() or _train_and_evaluate(run)
@@ -232,6 +245,7 @@ def _train_and_evaluate(run: PlannedRun) -> Result:
         "steps": run.config.max_train_steps,
         "num_images": run.num_images,
         "key": run.key,
+        "settings": run.settings,
         "seconds": reports["seconds"].tail(max(1, len(reports) - 1)).mean(),  # the first step is slow
         "num_parameters": training.state.pool.num_parameters,
         "memory": (torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss) / 2**20,
@@ -246,21 +260,21 @@ def _train_and_evaluate(run: PlannedRun) -> Result:
 
 
 def _result(run: PlannedRun, values: dict[str, Any]) -> Result:
-    """The result of a run from the values in its result.json."""
     return Result(variant=run.variant, reference=run.reference, grid=run.folder / "grid.png", **values)
 
 
 @lru_cache(maxsize=1)
-def _eval_set(teacher: str, num_images: int) -> EvalSet:
+def _eval_set(teacher: str, num_images: int) -> evaluation.EvalSet:
     """The evaluation set, which all runs of a process share."""
     pipe = load_pipeline(teacher)
-    return make_eval_set(pipe, load_scene_classifier(pipe.device), num_images=num_images)
+    eval_set = evaluation.make_eval_set(pipe, load_scene_classifier(pipe.device), num_images=num_images)
+    return evaluation.with_teacher(eval_set, pipe)
 
 
-def _evaluate(run: PlannedRun, eval_set: EvalSet) -> dict[str, float]:
+def _evaluate(run: PlannedRun, eval_set: evaluation.EvalSet) -> dict[str, float]:
     """Metrics of the student in the run's folder; its first samples are written to grid.png."""
     pipe = load_pipeline(run.config.init_from, unet=run.folder / "student.safetensors")
-    images = sample_eval_set(eval_set, pipe, 1)
+    images = evaluation.sample_eval_set(eval_set, pipe, 1)
     grid = rearrange(images[:_GRID_IMAGES].float().clamp(-1, 1) * 127.5 + 127.5, "n c h w -> h (n w) c")
     Image.fromarray(grid.round().byte().cpu().numpy()).save(run.folder / "grid.png")
-    return compute_metrics(eval_set, images)
+    return evaluation.compute_metrics(eval_set, images)

@@ -6,12 +6,25 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as students_t
 
+from nitro_lab.evaluation import metrics
 from nitro_lab.experiments.compare import Result
 
 __all__ = ["LOWER_IS_BETTER", "NO_DIRECTION", "format_summary", "summarize", "to_frame"]
 
-_LABELS = ("variant", "seed", "steps", "num_images", "key", "captions", "grid", "failed", "reference")
-LOWER_IS_BETTER = ("FD", "KID", "repetition", "seconds", "memory", "num_parameters")
+_LABELS = (
+    "variant",
+    "seed",
+    "steps",
+    "num_images",
+    "key",
+    "settings",
+    "captions",
+    "grid",
+    "failed",
+    "reference",
+    "told_apart_half",
+)
+LOWER_IS_BETTER = (*metrics.LOWER_IS_BETTER, "seconds", "memory", "num_parameters")
 NO_DIRECTION = ("logit_gap", "sharpness")  # sharpness is best at 1, that of the renders
 
 
@@ -32,8 +45,8 @@ def summarize(results: Iterable[Result] | pd.DataFrame, reference: str | None = 
     Returns:
         Indexed by variant and metric: num_seeds, num_failed, mean, mean_half (half of the 95 % interval), num_pairs,
         difference (variant − reference, mean over the seeds that both finished), difference_half, verdict. A half
-        interval is NaN, and the verdict empty, for one seed and for seeds that agree exactly; the verdict is empty for
-        metrics without a better direction, too.
+        interval is NaN, and the verdict empty, for one seed and for seeds that agree up to rounding; the verdict is
+        empty for metrics without a better direction, too.
 
     Raises:
         ValueError: if there is no result of the reference, or results differ in steps or num_images.
@@ -50,18 +63,20 @@ def summarize(results: Iterable[Result] | pd.DataFrame, reference: str | None = 
         )
     variants.sort(key=lambda name: name != reference)
     failed = runs["failed"].notna() & (runs["failed"] != "")
-    metrics = [name for name in runs.columns if name not in _LABELS]
-    values = runs[~failed].melt(["variant", "seed"], metrics, "metric", "mean")
+    names = [name for name in runs.columns if name not in _LABELS]
+    values = runs[~failed].melt(["variant", "seed"], names, "metric", "mean")
     paired = values[values["variant"] == reference].drop(columns="variant")
     values = values.merge(paired, "left", ["metric", "seed"], suffixes=("", "_reference"))
     values["difference"] = values["mean"] - values["mean_reference"]
-    index = pd.MultiIndex.from_product([variants, metrics], names=["variant", "metric"])
+    index = pd.MultiIndex.from_product([variants, names], names=["variant", "metric"])
     summary = pd.DataFrame(index=index)
+    values["size"] = values[["mean", "mean_reference"]].abs().max(axis=1)
+    size = values.groupby(["variant", "metric"])["size"].mean()  # equal up to rounding of floats of this size is equal
     for column, count in (("mean", "num_seeds"), ("difference", "num_pairs")):
         groups = values.groupby(["variant", "metric"])[column]
         n, mean, half = groups.count(), groups.mean(), groups.sem() * students_t.ppf(0.975, groups.count() - 1)
-        summary[count], summary[column] = n.reindex(index, fill_value=0), mean.mask(mean.abs() < 1e-12, 0.0)
-        summary[f"{column}_half"] = half.where(half > 1e-9 * (mean.abs() + 1e-3))
+        summary[count], summary[column] = n.reindex(index, fill_value=0), mean.mask(mean.abs() <= 1e-8 * size, 0.0)
+        summary[f"{column}_half"] = half.where(half > 1e-7 * size)
     summary.insert(1, "num_failed", failed.groupby(runs["variant"]).sum().reindex(index, level="variant"))
     metric, difference, half = index.get_level_values("metric"), summary["difference"], summary["difference_half"]
     better = (difference < 0) == metric.isin(LOWER_IS_BETTER)

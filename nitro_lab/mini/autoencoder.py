@@ -26,6 +26,7 @@ class PatchAutoencoderKL(AutoencoderKL):
             block.downsamplers = None
         for block in self.decoder.up_blocks:
             block.upsamplers = None
+        self.tile_sample_min_size = self.tile_latent_min_size  # tiling sees patches: it cuts inside _encode and _decode
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
         return super()._encode(F.pixel_unshuffle(x, PATCH))

@@ -1,13 +1,13 @@
 """Renders scenes, batched and anti-aliased: a background, and an object drawn from its signed distance.
 
 Lengths are in pixels, the origin is the center of the image, y points down. What captions do not mention (exact
-position, size and tilt; phase and pitch of a texture; every star, cloud, wave and blade of grass) is random, so a scene
-has many images.
+position, size and tilt; phase and pitch of a texture; every star, cloud and blade of grass) is random.
 """
 
 import math
 
 import torch
+from torch import Tensor
 
 from nitro_lab.mini.patterns import BACKGROUNDS, SIZE, TEXTURES, uniform
 
@@ -30,17 +30,13 @@ _COPY_RADII = (8.0, 10.5)
 _COPY_POSITIONS = torch.cartesian_prod(*[torch.tensor([-21.0, 0.0, 21.0])] * 2)  # (9, 2)
 
 
-def render(scenes: torch.Tensor, generator: torch.Generator, counts: torch.Tensor | None = None) -> torch.Tensor:
-    """Draw one image for each scene.
+def render(scenes: Tensor, generator: torch.Generator, counts: Tensor | None = None) -> Tensor:
+    """Draw one image for each scene: (N, 3, 64, 64) in [-1, 1].
 
     Args:
         scenes: (N, 6) integers, one index for each factor of `FACTORS`.
         generator: the only source of randomness; the images are made on its device.
-        counts: (N,) numbers of objects, 1 to 3; default: 1. Further objects are small copies of the first, the
-            "Janus" artifact on purpose.
-
-    Returns:
-        (N, 3, 64, 64) in [-1, 1].
+        counts: (N,) numbers of objects, 1 to 3; default: 1. Further ones are small copies, the "Janus" artifact.
     """
     device = generator.device
     size, texture, color, shape, place, background = scenes.to(device).unbind(1)
@@ -60,7 +56,7 @@ def render(scenes: torch.Tensor, generator: torch.Generator, counts: torch.Tenso
     return image * 2 - 1
 
 
-def draw_background(background: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def draw_background(background: Tensor, generator: torch.Generator) -> Tensor:
     """Draw backgrounds: (N,) indices -> (N, 3, 64, 64) in [0, 1]."""
     image = torch.empty(len(background), 3, SIZE, SIZE, device=generator.device)
     for index, draw in enumerate(BACKGROUNDS):
@@ -69,7 +65,7 @@ def draw_background(background: torch.Tensor, generator: torch.Generator) -> tor
     return image
 
 
-def _tones(texture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _tones(texture: Tensor, generator: torch.Generator) -> Tensor:
     """Brightness of the textures, from `_SHADE` to 1. (N,) indices -> (N, 64, 64)."""
     x, y = (axis.expand(len(texture), SIZE, SIZE) for axis in _pixel_grid(generator.device))
     tone = torch.empty(len(texture), SIZE, SIZE, device=generator.device)
@@ -79,9 +75,7 @@ def _tones(texture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return _SHADE + (1 - _SHADE) * tone
 
 
-def place_objects(
-    place: torch.Tensor, size: torch.Tensor, max_count: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def place_objects(place: Tensor, size: Tensor, max_count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return centers (N, max_count, 2) and radii (N, max_count): the first object as the scene says, then copies."""
     device, count = generator.device, len(place)
     low, high = _RADII.to(device)[size].unbind(1)
@@ -99,9 +93,7 @@ def place_objects(
     return torch.stack(centers, 1), torch.stack(radii, 1)
 
 
-def distance_to_shape(
-    shape: torch.Tensor, center: torch.Tensor, radius: torch.Tensor, tilt: torch.Tensor
-) -> torch.Tensor:
+def distance_to_shape(shape: Tensor, center: Tensor, radius: Tensor, tilt: Tensor) -> Tensor:
     """Signed distance of every pixel to its object. (N,), (N, 2), (N,), (N, 1, 1) -> (N, 64, 64)."""
     x, y = _pixel_grid(center.device)
     x, y = x - center[:, 0, None, None], y - center[:, 1, None, None]
@@ -113,21 +105,21 @@ def distance_to_shape(
     return distance
 
 
-def _circle(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _circle(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     return torch.hypot(x, y) - 0.92 * radius
 
 
-def _square(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _square(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     return _box(x, y, 0.8 * radius)
 
 
-def _triangle(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _triangle(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     """The largest of the distances to three sides; corners are sharp."""
     sides = [math.cos(a) * x + math.sin(a) * (y - 0.2 * radius) for a in (math.pi / 2, -math.pi / 6, -5 * math.pi / 6)]
     return torch.maximum(torch.maximum(sides[0], sides[1]), sides[2]) - 0.66 * radius
 
 
-def _star(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _star(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     """A five-pointed star: fold the plane into one half of one point, then the distance to a line."""
     sector = math.pi / 5
     angle = torch.remainder(torch.atan2(x, -y) + sector, 2 * sector) - sector
@@ -140,11 +132,11 @@ def _star(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tenso
     return (px * ey - (py - tip) * ex) / -torch.hypot(ex, ey)
 
 
-def _ring(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _ring(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     return (torch.hypot(x, y) - 0.66 * radius).abs() - 0.36 * radius
 
 
-def _heart(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _heart(x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     """Two discs on the upper sides of a square that stands on its corner."""
     half = 0.56 * radius
     y = y - 0.12 * radius
@@ -153,17 +145,16 @@ def _heart(x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tens
     return torch.minimum(_box(u, v, half), torch.minimum(left, right))
 
 
-# (x, y (N, H, W), radius (N, 1, 1)) -> signed distance in pixels (N, H, W), negative inside; in the order of
-# FACTORS["shape"]
+# (x, y (N, H, W), radius (N, 1, 1)) -> signed distance (N, H, W), negative inside; in the order of FACTORS["shape"]
 _SHAPES = (_circle, _square, _triangle, _star, _ring, _heart)
 
 
-def _box(x: torch.Tensor, y: torch.Tensor, half: torch.Tensor) -> torch.Tensor:
+def _box(x: Tensor, y: Tensor, half: Tensor) -> Tensor:
     dx, dy = x.abs() - half, y.abs() - half
     return torch.hypot(dx.clamp(min=0), dy.clamp(min=0)) + torch.maximum(dx, dy).clamp(max=0)
 
 
-def _pixel_grid(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _pixel_grid(device: torch.device) -> tuple[Tensor, Tensor]:
     """Coordinates of the pixel centers: x (1, 1, 64) and y (1, 64, 1)."""
     ticks = torch.arange(SIZE, device=device) - (SIZE - 1) / 2
     return ticks[None, None, :], ticks[None, :, None]

@@ -5,16 +5,16 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from diffusers.image_processor import VaeImageProcessor
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 __all__ = ["PALETTE", "enlarge", "escape", "panels", "picture_grid", "png", "to_pil"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito (2008)
-Images = torch.Tensor | Sequence[Image.Image]
+Images = Tensor | Sequence[Image.Image]
 
 
 def panels(rows: int, columns: int, inches: tuple[float, float], **options: Any) -> tuple[Figure, Any]:
@@ -31,7 +31,7 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def to_pil(images: torch.Tensor) -> list[Image.Image]:
+def to_pil(images: Tensor) -> list[Image.Image]:
     """Convert images (N, 3, H, W) in [-1, 1] to PIL."""
     return VaeImageProcessor().postprocess(images.float().cpu(), output_type="pil")
 
@@ -60,7 +60,7 @@ def picture_grid(rows: Mapping[str, Images], columns: Sequence[str], size: float
     shape = (size * len(columns) + 1.5, size * len(rows) + head)
     figure, axes = panels(len(rows), len(columns), shape, squeeze=False)
     for axes_row, (name, images) in zip(axes, rows.items(), strict=True):
-        shown = to_pil(images) if isinstance(images, torch.Tensor) else images
+        shown = to_pil(images) if isinstance(images, Tensor) else images
         for axis, image in zip(axes_row, shown, strict=True):
             axis.imshow(image, interpolation="nearest")
             axis.set(xticks=[], yticks=[])

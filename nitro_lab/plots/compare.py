@@ -11,14 +11,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from nitro_lab.experiments.summary import LOWER_IS_BETTER, NO_DIRECTION
-from nitro_lab.plots.canvas import PALETTE, panels, picture_grid
+from nitro_lab.plots.canvas import PALETTE, escape, panels, picture_grid
 
 __all__ = ["paired_differences", "report_curves", "sample_grids"]
 
 _LABELS = {"logit_gap": "mean logit of real − fake", "disc_loss": "loss", "student_loss": "loss"}
 
 
-def paired_differences(summary: pd.DataFrame, metrics: Sequence[str] = ("all", "texture", "FD", "recall")) -> Figure:
+def paired_differences(
+    summary: pd.DataFrame, metrics: Sequence[str] = ("told_apart", "all", "FD", "FD (random)")
+) -> Figure:
     """Differences from the reference with their 95 % intervals, a panel for each metric.
 
     Differences whose interval excludes 0 are blue and filled, all others gray and hollow.
@@ -38,8 +40,8 @@ def paired_differences(summary: pd.DataFrame, metrics: Sequence[str] = ("all", "
     for axis, metric in zip(axes[0], metrics, strict=True):
         _draw_differences(axis, summary[summary.index.get_level_values("metric") == metric])
         direction = f" ({'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)"
-        axis.set_title(metric + ("" if metric in NO_DIRECTION else direction), fontsize=9)
-    axes[0][0].set_yticks(range(len(variants)), variants)
+        axis.set_title(escape(metric) + ("" if metric in NO_DIRECTION else direction), fontsize=9)
+    axes[0][0].set_yticks(range(len(variants)), map(escape, variants))
     axes[0][0].invert_yaxis()
     return figure
 
@@ -54,7 +56,8 @@ def _draw_differences(axis: Axes, rows: pd.DataFrame) -> None:
             continue
         shown = abs(difference) > half > 0
         color = PALETTE[0] if shown else "0.6"
-        axis.errorbar(difference, place, xerr=half, fmt="o", color=color, mfc=color if shown else "white", capsize=3)
+        bar = half or None  # none where there is no interval
+        axis.errorbar(difference, place, xerr=bar, fmt="o", color=color, mfc=color if shown else "white", capsize=3)
     axis.axvline(0, color="0.35", linestyle="--", lw=1)
     axis.set_xlabel("difference from the reference")
     axis.grid(alpha=0.3)
@@ -81,10 +84,11 @@ def report_curves(
         for (name, seeds), (color, dash) in zip(reports.items(), cycle(styles), strict=False):
             curves = [seed.set_index("step")[column].dropna().rolling(window, min_periods=1).mean() for seed in seeds]
             mean = pd.concat(curves, axis=1, join="inner").agg(["mean", "min", "max"], axis=1)
-            axis.plot(mean.index, mean["mean"], color=color, linestyle=dash, lw=1.6, label=name)
+            axis.plot(mean.index, mean["mean"], color=color, linestyle=dash, lw=1.6, label=escape(name))
             if len(seeds) > 1:
                 axis.fill_between(mean.index, mean["min"], mean["max"], color=color, alpha=0.15, lw=0)
-        axis.set(title=column.replace("_", " "), xlabel="step", ylabel=_LABELS.get(column, column))
+        title = escape(column)
+        axis.set(title=title.replace("_", " "), xlabel="step", ylabel=_LABELS.get(column, title))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)

@@ -63,7 +63,6 @@ class PoolMap:
         self.background: Any = None
 
     def _add_labels(self, t_star: Sequence[int], views: Sequence[str], levels: Sequence[int]) -> None:
-        """Add tick labels, names of the views, and gaps between the groups."""
         axis, centers = self.axis, (np.arange(len(t_star)) + 0.5) * self.heads_per_cell - 0.5
         axis.set_xticks(range(self.columns), [str(level) for _ in views for level in levels])
         axis.set_yticks(centers, [f"t* = {t}" for t in t_star])

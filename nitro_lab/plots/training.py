@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nitro_lab.discriminators.losses import GAN_LOSSES
-from nitro_lab.plots.canvas import PALETTE, panels
+from nitro_lab.plots.canvas import PALETTE, escape, panels
 
 __all__ = ["plot_logit_gaps", "plot_running_mean", "training_curves", "uninformed_label"]
 
@@ -30,7 +30,7 @@ def training_curves(
     plot_running_mean(losses, reports["step"], reports["disc_loss"], window, "discriminator", PALETTE[0])
     plot_running_mean(losses, reports["step"], reports["student_loss"], window, "student", PALETTE[1])
     losses.axhline(uninformed_loss, label=uninformed_label(uninformed_loss), **line)
-    losses.set(title=f"Losses ({gan_loss}), mean over sampled heads", ylabel="loss")
+    losses.set(title=f"Losses ({escape(gan_loss)}), mean over sampled heads", ylabel="loss")
     plot_logit_gaps(gaps, reports, window, PALETTE * 9)
     gaps.axhline(0, label="0: no difference between real and fake", **line)
     gaps.set(title="Logit gap by noise level", ylabel="mean logit of real − fake")

@@ -1,13 +1,16 @@
 """Every setting of adversarial distillation, with its meaning."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_origin
+
+from nitro_lab.integers import integer
 
 __all__ = ["DistillConfig", "GANLossName", "StepSampling"]
 
 # Names of modules that import torch, which `nitro-lab --help` should not; a test compares them.
-GANLossName = Literal["linear", "hinge", "non_saturating"]
+GANLossName = Literal["linear", "hinge", "non_saturating", "relativistic"]
+Pairing = Literal["independent", "same_noise"]
 StepSampling = Literal["any_schedule", "any_step", "last_step"]
 MixedPrecision = Literal["no", "bf16"]
 ViewName = Literal["global_conditional", "local_conditional", "local_unconditional", "global_unconditional"]
@@ -25,10 +28,8 @@ _NON_NEGATIVE = ("disc_warmup_steps", "learning_rate", "disc_learning_rate")
 class DistillConfig:
     """Settings of one adversarial distillation.
 
-    [F]: stated by the paper (arXiv 2412.02030, section 3). The other defaults were found on the miniature.
-
-    Raises:
-        ValueError: if a value is out of range.
+    [F]: stated by the paper (arXiv 2412.02030, section 3). The other defaults were found on the miniature. Raises a
+    ValueError if a value is out of range.
     """
 
     teacher: str = "mini-teacher"  # model that generates the real samples; its encoder is the backbone
@@ -54,6 +55,7 @@ class DistillConfig:
     sampled_heads_per_cell: int = 4  # heads sampled from each cell of one noise level in a step
     refresh_rate: float = 0.001  # fraction of all heads re-initialized after each step; the paper's is 0.01
     reset_optimizer_on_refresh: bool = True  # a re-initialized head starts with an empty optimizer state
+    pairing: Pairing = "independent"  # same_noise: fakes start from the reals' x_T and prompts, as in the paper [F]
     share_noise: bool = True  # real and fake samples are noised to t* with the same noise
     separate_pool_rng: bool = False  # the pool has its own random generator, so that other pools see the same data
     gan_loss: GANLossName = "hinge"  # the paper prints linear
@@ -63,9 +65,7 @@ class DistillConfig:
 
     stages: tuple[int, ...] = (1,)  # largest number of inference steps in each stage; bottom-up: 1 2 3 4 [F]
     stage_steps: int = 300  # training steps of each stage except the last
-    step_sampling: StepSampling = (
-        "any_schedule"  # any_schedule: any step of any schedule; any_step: of the longest; last_step
-    )
+    step_sampling: StepSampling = "any_schedule"  # any step of any schedule, any of the longest, or its last
     one_step_prob: float = 0.0  # probability that a batch trains one-step inference, whatever step_sampling gives
     rollout_grad: bool = False  # backpropagate through the last re-noising into the previous prediction
 
@@ -84,10 +84,15 @@ class DistillConfig:
     compile: bool = False  # torch.compile student and backbone; the first step then takes minutes
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings before anything is loaded."""
-        self._check_choices("gan_loss", [self.gan_loss], get_args(GANLossName))
-        self._check_choices("step_sampling", [self.step_sampling], get_args(StepSampling))
-        self._check_choices("mixed_precision", [self.mixed_precision], get_args(MixedPrecision))
+        """Refuse impossible settings before anything is loaded; make integers of other libraries Python's."""
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if get_origin(field.type) is Literal:
+                self._check_choices(name, [value], get_args(field.type))
+            elif field.type is int:
+                object.__setattr__(self, name, integer(name, value))
+            elif field.type == tuple[int, ...]:
+                object.__setattr__(self, name, tuple(integer(f"an entry of {name}", entry) for entry in value))
         self._check_choices("views", self.views, get_args(ViewName))
         for name in _POSITIVE:
             self._check_range(name, 1)
@@ -109,17 +114,13 @@ class DistillConfig:
         if not self.stages or min(self.stages) < 1:
             raise ValueError(f"stages is {self.stages}; give one or more numbers of steps from 1 (bottom-up: 1 2 3 4).")
         if len(set(self.feature_indices)) < len(self.feature_indices) or min(self.feature_indices, default=0) < 0:
-            raise ValueError(
-                f"feature_indices is {self.feature_indices}; give different feature levels, counted from 0."
-            )
+            raise ValueError(f"feature_indices is {self.feature_indices}; give different levels, counted from 0.")
 
     def _check_choices(self, name: str, values: Sequence[str], allowed: tuple[str, ...]) -> None:
-        """Refuse unknown or repeated names."""
         if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
             raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(allowed)}.")
 
     def _check_range(self, name: str, low: float, high: float = float("inf")) -> None:
-        """Refuse a value outside [low, high], and NaN."""
         value = getattr(self, name)
         if not low <= value <= high:
             upper = "" if high == float("inf") else f" and at most {high}"
@@ -127,8 +128,5 @@ class DistillConfig:
 
     def key_settings(self) -> dict[str, Any]:
         """The settings that a run's results depend on: all but its length and how often it is saved."""
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in ("max_train_steps", "checkpointing_steps")
-        }
+        others = ("max_train_steps", "checkpointing_steps")
+        return {name: value for name, value in asdict(self).items() if name not in others}

@@ -1,37 +1,40 @@
-"""The parts of a training that can be replaced by code: heads, views, GAN loss, which heads are sampled and refreshed.
+"""The parts of a training that can be replaced by code: backbone, heads, views, losses, optimizer, sampling policies.
 
 Settings are for what a name or a number can say, `Parts` for the rest. A class of ten lines is enough:
 
     TrainingRun(DistillConfig(), Path("build/mine"), Parts(head=MyHead))
 """
 
-import hashlib
-import inspect
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from functools import partial
-from types import CodeType, FunctionType
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
+from diffusers import StableDiffusionXLPipeline as Pipeline
+from torch import Tensor, nn
 
+from nitro_lab.backbones import Backbone, FrozenUNetEncoder
 from nitro_lab.discriminators.heads import ConvHead
-from nitro_lab.discriminators.losses import GAN_LOSSES, GANLoss
-from nitro_lab.discriminators.selection import RefreshPolicy, SamplePolicy, refresh_uniform, sample_uniform
+from nitro_lab.discriminators.losses import GAN_LOSSES, GANBatch, GANLoss
+from nitro_lab.discriminators.optimizers import HeadOptimizer, adamw
+from nitro_lab.discriminators.selection import RefreshPolicy, SamplePolicy, TStarLaw, refresh_uniform, sample_uniform
 from nitro_lab.discriminators.views import View, make_view
+from nitro_lab.sampling import PromptEmbeds
+from nitro_lab.training.code_hash import code_hash
 from nitro_lab.training.config import DistillConfig
 
-__all__ = ["HeadFactory", "Parts"]
+__all__ = ["BackboneFactory", "GANTerm", "HeadFactory", "Negatives", "Parts", "Variant", "apply_variant"]
 
+BackboneFactory = Callable[[Pipeline], Backbone]
 HeadFactory = Callable[..., nn.Module]
+GANTerm = Callable[[GANBatch], Tensor]
+Negatives = Callable[[Tensor, PromptEmbeds], tuple[Tensor, PromptEmbeds]]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Parts of a training; None stands for what the settings say.
+    """Parts of a training; None stands for what the settings say. A part of the wrong type raises a ValueError.
 
     Args:
         head: makes one discriminator head from a channel count, in place of `head_width` and `head_depth`; what a
@@ -40,9 +43,15 @@ class Parts:
         gan_loss: in place of the loss that the settings name.
         sample_heads, select_refreshed: which heads are sampled and which are re-initialized, see
             `nitro_lab.discriminators.selection`.
-
-    Raises:
-        ValueError: if a part is of the wrong type.
+        regularizer: from a `GANBatch` to a scalar, summed over heads, which is added to L_D, as a gradient penalty is.
+        student_loss: from a `GANBatch` to a scalar that is added to L_G, as feature matching is.
+        negatives: from real x0 (B, C, H, W) and their embeddings to further samples that the heads shall reject, such
+            as the same x0 with other captions; L_D is then the mean of the losses against fakes and against these.
+        sample_t_star: from (t* of the noise level, B, statistics of its heads, generator) to B timesteps, integers; by
+            default t* for all. The generator is the pool's.
+        head_optimizer: in place of AdamW, see `nitro_lab.discriminators.optimizers`.
+        backbone: makes the feature extractor from the teacher's pipeline, see `nitro_lab.backbones`; by default
+            `FrozenUNetEncoder` of the teacher.
     """
 
     head: HeadFactory | None = None
@@ -50,16 +59,33 @@ class Parts:
     gan_loss: GANLoss | None = None
     sample_heads: SamplePolicy | None = None
     select_refreshed: RefreshPolicy | None = None
+    regularizer: GANTerm | None = None
+    student_loss: GANTerm | None = None
+    negatives: Negatives | None = None
+    sample_t_star: TStarLaw | None = None
+    head_optimizer: HeadOptimizer | None = None
+    backbone: BackboneFactory | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts of the wrong type before anything is loaded."""
-        for name in ("head", "sample_heads", "select_refreshed"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a class or a function.")
+        for name, part in vars(self).items():
+            if name not in ("views", "gan_loss") and part is not None and not callable(part):
+                raise ValueError(f"{name} is {part!r}; give a class or a function.")
         if self.views is not None and not (isinstance(self.views, Mapping) and self.views):
             raise ValueError(f"views is {self.views!r}; give a dictionary of one or more views, by name.")
         if self.gan_loss is not None and not isinstance(self.gan_loss, GANLoss):
             raise ValueError(f"gan_loss is {self.gan_loss!r}; give a GANLoss(discriminator, generator).")
+
+    def make_backbone(self, teacher: Pipeline) -> Backbone:
+        """The frozen feature extractor."""
+        before = _num_parameters(teacher)
+        backbone = self.backbone(teacher) if self.backbone else FrozenUNetEncoder(teacher.unet)
+        if not isinstance(backbone, Backbone):
+            raise ValueError(f"backbone returned {backbone!r}; it must be an instance of nitro_lab.backbones.Backbone.")
+        backbone.freeze()  # once more does not harm
+        if _num_parameters(teacher) < before:
+            raise ValueError(f"backbone {type(backbone).__name__} has modules of the teacher itself; deepcopy them.")
+        return backbone
 
     def make_head(self, config: DistillConfig) -> HeadFactory:
         """The function that makes a head."""
@@ -75,90 +101,42 @@ class Parts:
         """The losses of both sides."""
         return self.gan_loss or GAN_LOSSES[config.gan_loss]
 
+    def make_optimizer(self, config: DistillConfig) -> HeadOptimizer:
+        """The optimizer of the heads."""
+        return self.head_optimizer or partial(adamw, betas=config.disc_adam_betas)
+
     def make_selection(self) -> tuple[SamplePolicy, RefreshPolicy]:
         """Which heads are sampled, and which are re-initialized."""
         return self.sample_heads or sample_uniform, self.select_refreshed or refresh_uniform
 
     def code_hashes(self) -> dict[str, str]:
-        """A hash of what each part does, by name: with the same hashes, two runs have the same parts.
-
-        Bytecode is hashed, since a notebook's source cannot be read in other processes. It differs between versions of
-        Python.
-        """
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: hashlib.blake2b(_describe(part).encode(), digest_size=8).hexdigest()
-            for name, part in given.items()
-            if part is not None
-        }
+        """A hash of what each replaced part does, by name: with the same hashes, two runs have the same parts."""
+        return {name: code_hash(part) for name, part in vars(self).items() if part is not None}
 
 
-def _describe(part: Any, parents: tuple[int, ...] = ()) -> str:
-    """What a part does, as text: the bytecode of its classes and functions, and the values that they refer to.
+def _num_parameters(pipe: Pipeline) -> int:
+    """Number of parameter tensors of all parts; those of a frozen backbone do not count."""
+    return sum(len(list(x.parameters())) for x in pipe.components.values() if isinstance(x, nn.Module))
 
-    Args:
-        parents: ids of the objects that lead to this one, which ends circular references.
+
+Variant = HeadFactory | Parts | Mapping[str, Any]
+
+
+def apply_variant(config: DistillConfig, variant: Variant) -> tuple[DistillConfig, Parts]:
+    """Settings and parts of a variant: a head, `Parts`, or a dictionary of settings and names of parts.
+
+    Views and losses can be given as names, which are settings, or as parts. Raises a ValueError or TypeError if a name
+    is unknown or a value not allowed.
     """
-    if id(part) in parents:
-        return "circular"
-    parents = (*parents, id(part))
-    if isinstance(part, torch.Tensor | np.ndarray):
-        return f"{part.dtype} {part.tolist()}"
-    if isinstance(part, partial):
-        return f"partial {_describe((part.func, part.args, part.keywords), parents)}"
-    if isinstance(part, property):
-        return _describe(part.fget, parents)
-    if isinstance(part, Mapping):
-        return " ".join(f"{key}: {_describe(value, parents)}" for key, value in part.items())
-    if isinstance(part, tuple | list):
-        return " ".join(_describe(value, parents) for value in part)
-    if inspect.ismethod(part):
-        return _describe((part.__self__, part.__func__), parents)
-    if inspect.ismodule(part):
-        return part.__name__
-    if (isinstance(part, type) or inspect.isroutine(part)) and _is_library(part):
-        return f"{_module_of(part)}.{getattr(part, '__qualname__', type(part).__qualname__)}"
-    if isinstance(part, type):
-        own = {name: value for name, value in vars(part).items() if _is_own(name, value)}
-        return f"{part.__qualname__} {_describe((part.__bases__, own), parents)}"
-    if inspect.isfunction(part):
-        return _describe_function(part, parents)
-    if type(part).__module__ == "builtins":
-        return repr(part)
-    return _describe((type(part), {} if _is_library(type(part)) else vars(part)), parents)
-
-
-def _describe_function(function: FunctionType, parents: tuple[int, ...]) -> str:
-    """The bytecode of a function, its defaults, and the variables that it uses."""
-    used = inspect.getclosurevars(function)
-    variables = {name: value for name, value in {**used.globals, **used.nonlocals}.items() if name != "__class__"}
-    values = (function.__defaults__, function.__kwdefaults__, variables)
-    return f"{_describe_code(function.__code__)} {_describe(values, parents)}"
-
-
-def _describe_code(code: CodeType) -> str:
-    """Bytecode with its names and constants, the functions inside it included."""
-    constants: list[object] = []
-    for value in code.co_consts:
-        if isinstance(value, CodeType):
-            constants.append(_describe_code(value))
-        else:  # the order of a set differs between processes
-            constants.append(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
-
-
-def _is_library(part: Any) -> bool:
-    """Whether a class or function belongs to Python or an installed library, which its name identifies."""
-    name = _module_of(part)
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
-    return name.split(".")[0] in sys.stdlib_module_names - {"__main__"} or "site-packages" in file
-
-
-def _module_of(part: Any) -> str:
-    """Name of the module that defines a class or function."""
-    return getattr(part, "__module__", None) or "builtins"
-
-
-def _is_own(name: str, value: Any) -> bool:
-    """Whether a class attribute was written by its author, and not added by Python."""
-    return inspect.isfunction(value) or not name.startswith("__")
+    if isinstance(variant, Parts):
+        return config, variant
+    if not isinstance(variant, Mapping):
+        return config, Parts(head=variant)
+    values: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in variant.items()}
+    known = [field.name for field in (*fields(DistillConfig), *fields(Parts))]
+    for key in values.keys() - known:
+        near = ", ".join(get_close_matches(key, known)) or "see help(DistillConfig)"
+        raise ValueError(f"There is no setting {key!r}; did you mean {near}?")
+    names = [field.name for field in fields(Parts) if not isinstance(values.get(field.name), (str, tuple))]
+    parts = {name: values.pop(name, None) for name in names}
+    return replace(config, **values), Parts(**parts)

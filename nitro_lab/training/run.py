@@ -21,6 +21,7 @@ from diffusers import UNet2DConditionModel
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from nitro_lab.checkpoint import Checkpoint, atomic_write
 from nitro_lab.models import MODELS, read_run_config
@@ -28,12 +29,15 @@ from nitro_lab.randomness import global_seed_from
 from nitro_lab.sampling import StudentStep, decode, encode_prompts, predict_x0
 from nitro_lab.training.config import DistillConfig
 from nitro_lab.training.data import sample_prompts
+from nitro_lab.training.part_checks import check_parts
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.state import TrainState, prepare_training
 from nitro_lab.training.step import StepReport, training_step
 from nitro_lab.weights import CheckpointError
 
 __all__ = ["TrainingRun", "read_reports", "steps_done"]
+
+_PATHS = ("teacher", "init_from", "prompts")  # settings that may be paths; the checkpoint has hashes of what they name
 
 
 class TrainingRun:
@@ -46,24 +50,22 @@ class TrainingRun:
     Attributes:
         state: models, pool, optimizer and generators.
         reports: of the steps that this object has done.
-        samples: step -> images (N, 3, H, W) in [-1, 1] of the EMA student for fixed prompts and noise, one at each
-            checkpoint; 0: before training.
+        samples: step -> images (N, 3, H, W) in [-1, 1] of the EMA student at each checkpoint; 0: before training.
         sample_prompts: the N prompts.
 
     Raises:
-        ValueError: if the folder holds a run with other settings.
+        ValueError: if the folder holds a run with other settings, or a part does not fit.
         CheckpointError: if its checkpoint is damaged.
     """
 
     def __init__(self, config: DistillConfig, folder: str | Path, parts: Parts | None = None):
         config, folder = _with_absolute_paths(config), Path(folder)
         _check_settings(config, folder)
-        if steps_done(folder) > config.max_train_steps:
-            raise ValueError(
-                f"max_train_steps is {config.max_train_steps}, but the run in {folder} has {steps_done(folder)} steps."
-            )
+        if (done := steps_done(folder)) > config.max_train_steps:
+            raise ValueError(f"max_train_steps is {config.max_train_steps}, but the run in {folder} has {done} steps.")
         self.config, self.folder = config, folder
         self.state: TrainState = prepare_training(config, folder, parts)
+        check_parts(self.state)
         self.reports: list[StepReport] = []
         self.sample_prompts = sample_prompts(config)
         self.samples = {0: self._sample(self.state.student)}
@@ -79,16 +81,13 @@ class TrainingRun:
         """Train from the checkpoint to the last step. Closing the generator saves first.
 
         Raises:
-            ValueError: if another process is training in the folder, or this object was interrupted before its
-                first checkpoint.
+            ValueError: if another process trains in the folder, or this one was interrupted before a checkpoint.
             FloatingPointError: if a loss or gradient is NaN or infinite.
             OSError, SafetensorError: if the folder cannot be written; what was saved before stays whole.
         """
         if self._interrupted and not self.state.checkpoint.path.exists():
-            raise ValueError(
-                f"The run in {self.folder} was interrupted before its first checkpoint, and its weights have changed. "
-                "Create a new TrainingRun with the same arguments to start again."
-            )
+            problem = f"The run in {self.folder} was interrupted before its first checkpoint; its weights have changed"
+            raise ValueError(f"{problem}. Create a new TrainingRun with the same arguments to start again.")
         if not self.state.accelerator.is_main_process:
             yield from self._train()
             return
@@ -143,12 +142,12 @@ class TrainingRun:
         path = self.folder / "reports.csv"
         return read_reports(self.folder) if path.exists() else pd.DataFrame(columns=self._columns())
 
-    def sample_images(self, num_inference_steps: int = 1) -> torch.Tensor:
+    def sample_images(self, num_inference_steps: int = 1) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] of the EMA student as it is now, for `sample_prompts` and fixed noise."""
         return self._sample(self.state.ema.module, num_inference_steps)
 
     @torch.no_grad()
-    def _sample(self, student: UNet2DConditionModel, num_inference_steps: int = 1) -> torch.Tensor:
+    def _sample(self, student: UNet2DConditionModel, num_inference_steps: int = 1) -> Tensor:
         """Images for the same prompts and noise in every run, whatever its seed."""
         embeds = encode_prompts(self.state.pipe, self.sample_prompts)
         generator = torch.Generator().manual_seed(0)
@@ -159,13 +158,11 @@ class TrainingRun:
         return decode(self.state.pipe, x0).cpu()
 
     def _columns(self) -> list[str]:
-        """Columns of reports.csv."""
         by_view = [f"logit_gap_{name.replace(' ', '_')}" for name in self.state.views]
         first = ["step", "num_inference_steps", "k", "t_star", "disc_loss", "student_loss", "logit_gap"]
         return [*first, *by_view, "grad_norm", "disc_grad_norm", "num_refreshed", "seconds"]
 
     def _append(self, report: StepReport) -> None:
-        """Add a report to reports.csv and to `reports`."""
         row = [
             report.step,
             report.student_step.num_inference_steps,
@@ -188,34 +185,32 @@ class TrainingRun:
         """Drop reports of steps after the checkpoint: they are done again."""
         self.reports = [report for report in self.reports if report.step <= done]
         path = self.folder / "reports.csv"
-        rows = [line.split(",") for line in path.read_text().splitlines()[1:]] if path.exists() else []
+        rows = [line.split(",") for line in path.read_text(errors="replace").splitlines()[1:]] if path.exists() else []
         columns = self._columns()  # the last row of a killed process may be incomplete
-        kept = [row for row in rows if len(row) == len(columns) and int(row[0]) <= done]
+        kept = [row for row in rows if len(row) == len(columns) and row[0].isdecimal() and int(row[0]) <= done]
         text = "".join(",".join(row) + "\n" for row in [columns, *kept])
         atomic_write(path, lambda file: file.write_text(text))
 
     def _write_student(self, step: int) -> None:
         """Write the EMA student, and sample it."""
         self.samples[step] = self.sample_images()
-        weights = {
-            name: value.to("cpu", torch.float16).contiguous()
-            for name, value in self.state.ema.module.state_dict().items()
-        }
+        averaged = self.state.ema.module.state_dict()
+        weights = {name: value.to("cpu", torch.float16).contiguous() for name, value in averaged.items()}
         path = self.folder / "student.safetensors"
         atomic_write(path, lambda file: save_file(weights, file, metadata={"format": "pt"}))
 
 
 def read_reports(folder: str | Path) -> pd.DataFrame:
     """The reports of a run's folder, one row per step."""
-    return pd.read_csv(Path(folder) / "reports.csv")
+    path = Path(folder) / "reports.csv"
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Restore it, or start again in another folder.") from error
 
 
 def steps_done(folder: Path) -> int:
-    """Steps of a run's checkpoint; 0 if there is none.
-
-    Raises:
-        CheckpointError: if it is damaged.
-    """
+    """Steps of a run's checkpoint, 0 if there is none; a CheckpointError if it is damaged."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return 0
@@ -234,9 +229,8 @@ def _only_training_in(folder: Path) -> Iterator[None]:
         with FileLock(folder / "run.lock", timeout=0):
             yield
     except Timeout as error:
-        raise ValueError(
-            f"Another training is running in {folder}. Stop it, wait for it, or choose another folder."
-        ) from error
+        problem = f"Another training is running in {folder}"
+        raise ValueError(f"{problem}. Stop it, wait for it, or choose another folder.") from error
 
 
 def _with_absolute_paths(config: DistillConfig) -> DistillConfig:
@@ -245,7 +239,7 @@ def _with_absolute_paths(config: DistillConfig) -> DistillConfig:
     def absolute(name: str) -> str:
         return str(Path(name).resolve()) if name and name not in MODELS and Path(name).exists() else name
 
-    paths: dict[str, Any] = {name: absolute(getattr(config, name)) for name in ("teacher", "init_from", "prompts")}
+    paths: dict[str, Any] = {name: absolute(getattr(config, name)) for name in _PATHS}
     return replace(config, **paths)
 
 
@@ -254,5 +248,6 @@ def _check_settings(config: DistillConfig, folder: Path) -> None:
     path = folder / "config.json"
     if path.exists():
         saved = read_run_config(folder)
-        keys = config.key_settings()
+        moved = [name for name in _PATHS if Path(str(saved.get(name))).is_absolute() and not Path(saved[name]).exists()]
+        keys = {name: value for name, value in config.key_settings().items() if name not in moved}  # see the checkpoint
         Checkpoint(path, keys).check_settings({name: saved[name] for name in saved if name in keys})

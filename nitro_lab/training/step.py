@@ -5,14 +5,18 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from nitro_lab.discriminators.pool import Panel, ViewFeatures
+from nitro_lab.discriminators.inputs import ViewFeatures
+from nitro_lab.discriminators.losses import GANBatch
+from nitro_lab.discriminators.pool import Panel
 from nitro_lab.randomness import randint_below
 from nitro_lab.sampling import PromptEmbeds, StudentStep, max_steps_at, predict_x0, sample_student_step
+from nitro_lab.training.batch import extract_features, rows_of_process, sample_batch
 from nitro_lab.training.config import DistillConfig
 from nitro_lab.training.state import TrainState
 
-__all__ = ["Batch", "StepReport", "extract_features", "sample_batch", "sample_features", "training_step"]
+__all__ = ["StepReport", "discriminator_loss", "sample_features", "score_batch", "student_loss", "training_step"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,8 @@ class StepReport:
     Attributes:
         step: counted from 1.
         student_step: which inference step of which schedule the fakes came from.
-        disc_loss: L_D per sampled head.
-        student_loss: L_G; NaN if the student was not updated.
+        disc_loss: L_D per sampled head, without a regularizer.
+        student_loss: L_G, without a further loss; NaN if the student was not updated.
         logit_gaps: (V, L, n) mean logit of real minus fake samples, before the update.
         indices: (V, L, n) index of each sampled head within its cell.
         refreshed: (k, 4) re-initialized heads: noise level, view, feature level, index within the cell.
@@ -36,59 +40,52 @@ class StepReport:
     noise_level: int
     disc_loss: float
     student_loss: float
-    logit_gaps: torch.Tensor
-    indices: torch.Tensor
-    refreshed: torch.Tensor
+    logit_gaps: Tensor
+    indices: Tensor
+    refreshed: Tensor
     grad_norm: float
     disc_grad_norm: float
     seconds: float
 
 
 def training_step(state: TrainState, step: int) -> StepReport:
-    """Train the sampled heads and the student once, then refresh the pool.
+    """Train the sampled heads and the student once, then refresh the pool; `step` counts the steps done before.
 
-    L_D is differentiated with respect to the sampled heads only, L_G with respect to the student only.
-
-    Args:
-        step: number of steps done before.
-
-    Raises:
-        FloatingPointError: if a loss or gradient is NaN or infinite; no weight is changed then.
+    L_D is differentiated with respect to the sampled heads only, L_G with respect to the student only. Raises a
+    FloatingPointError if a loss or gradient is NaN or infinite; no weight is changed then.
     """
     start = time.perf_counter()
-    config, pool, gan_loss = state.config, state.pool, state.gan_loss
+    config, pool = state.config, state.pool
     update_heads, update_student = _networks_to_update(config, step)
     noise_level = randint_below(len(config.t_star), state.generator)
     panel = pool.sample(noise_level, config.sampled_heads_per_cell)
-    student_step = _sample_student_step(state, step)
+    max_steps = max_steps_at(step, config.stages, config.stage_steps)
+    student_step = sample_student_step(max_steps, config.step_sampling, config.one_step_prob, state.generator)
 
     state.optimizer.zero_grad()
     gradients_D, reported = [], []
     for _ in range(config.gradient_accumulation_steps):
-        real, fake = _score_real_and_fake(state, panel, student_step, update_student)  # logits by cell
+        batch, negative = score_batch(state, panel, student_step, update_student)
+        loss_D, penalty = discriminator_loss(state, batch, negative)
+        gradients_D.append(torch.autograd.grad(loss_D + penalty, panel.parameters(), retain_graph=update_student))
 
-        # L_D: the sum over heads, so that each head learns as if it were alone
-        pairs = list(zip(real, fake, strict=True))
-        loss_D = torch.stack([len(d_real) * gan_loss.discriminator(d_real, d_fake) for d_real, d_fake in pairs]).sum()
-        gradients_D.append(torch.autograd.grad(loss_D, panel.parameters(), retain_graph=update_student))
-
-        # L_G: the mean over heads; the only loss of the student
-        loss_G = torch.stack([gan_loss.generator(d_fake) for d_fake in fake]).mean()
+        loss_G, term = student_loss(state, batch, update_student)
         if update_student:
-            mean_G = loss_G / config.gradient_accumulation_steps
+            mean_G = (loss_G + term) / config.gradient_accumulation_steps
             state.accelerator.backward(mean_G, inputs=list(state.student.parameters()))
 
-        gaps = [d_real.mean(1) - d_fake.mean(1) for d_real, d_fake in pairs]
+        gaps = [real.mean(1) - fake.mean(1) for real, fake in zip(batch.real_logits, batch.fake_logits, strict=True)]
         reported.append(torch.cat([loss_D[None] / panel.indices.numel(), loss_G[None], *gaps]).detach())
 
     means = state.accelerator.reduce(torch.stack(reported).mean(0), "mean").cpu()
-    disc_loss, student_loss, logit_gaps = means[0].item(), means[1].item(), means[2:].view(panel.indices.shape)
+    disc_loss, loss_of_student, logit_gaps = means[0].item(), means[1].item(), means[2:].view(panel.indices.shape)
     gradients = [state.accelerator.reduce(torch.stack(g).mean(0), "mean") for g in zip(*gradients_D, strict=True)]
     disc_grad_norm = torch.nn.utils.get_total_norm(gradients).item()
     grad_norm = _clip_student_gradient(state) if update_student else 0.0
-    _check_finite(state, step, disc_loss, student_loss, grad_norm, disc_grad_norm)
+    losses = {"disc_loss": disc_loss, "student_loss": loss_of_student}
+    _check_finite(state, step, **losses, grad_norm=grad_norm, disc_grad_norm=disc_grad_norm)
     if update_heads:
-        pool.step(panel, gradients, logit_gaps, config.disc_learning_rate, config.disc_adam_betas)
+        pool.step(panel, gradients, logit_gaps, config.disc_learning_rate, state.head_optimizer)
     if update_student:
         _update_student(state, step)
     return StepReport(
@@ -96,7 +93,7 @@ def training_step(state: TrainState, step: int) -> StepReport:
         student_step=student_step,
         noise_level=noise_level,
         disc_loss=disc_loss,
-        student_loss=student_loss if update_student else math.nan,
+        student_loss=loss_of_student if update_student else math.nan,
         logit_gaps=logit_gaps,
         indices=panel.indices,
         refreshed=pool.refresh(config.refresh_rate),
@@ -106,53 +103,76 @@ def training_step(state: TrainState, step: int) -> StepReport:
     )
 
 
-def _score_real_and_fake(
-    state: TrainState, panel: Panel, student_step: StudentStep, update_student: bool
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Logits of real samples and of new fakes, one (n, logits of a head) per cell; the fakes' carry the gradient.
+def discriminator_loss(state: TrainState, batch: GANBatch, negative: list[Tensor] | None) -> tuple[Tensor, Tensor]:
+    """L_D and the regularizer, summed over heads, so that each head learns as if it were alone."""
 
-    Features and logits of the fakes are computed once, for both losses.
+    def loss_against(other: list[Tensor]) -> Tensor:
+        pairs = zip(batch.real_logits, other, strict=True)
+        return torch.stack([len(real) * state.gan_loss.discriminator(real, fake) for real, fake in pairs]).sum()
+
+    loss_D = loss_against(batch.fake_logits)
+    if negative:
+        loss_D = (loss_D + loss_against(negative)) / 2
+    penalty = state.parts.regularizer(batch) if state.parts.regularizer else torch.zeros_like(loss_D)
+    return loss_D, penalty
+
+
+def student_loss(state: TrainState, batch: GANBatch, update_student: bool) -> tuple[Tensor, Tensor]:
+    """L_G, the mean over heads, and the student's further loss."""
+    pairs = zip(batch.real_logits, batch.fake_logits, strict=True)
+    loss_G = torch.stack([state.gan_loss.generator(real, fake) for real, fake in pairs]).mean()
+    term = state.parts.student_loss(batch) if state.parts.student_loss and update_student else torch.zeros_like(loss_G)
+    return loss_G, term
+
+
+def score_batch(
+    state: TrainState, panel: Panel, student_step: StudentStep, update_student: bool
+) -> tuple[GANBatch, list[Tensor] | None]:
+    """Score real samples and new fakes; the fakes' features and logits carry the gradient.
+
+    Features and logits of the fakes are computed once, for both losses. Returns the logits of negatives, too.
     """
     batch = sample_batch(state, multi_step=student_step.k > 1)
-    t_star = state.config.t_star[panel.noise_level]
+    timesteps = _sample_t_star(state, panel.noise_level)[rows_of_process(state)]
     crop_seed = randint_below(2**62, state.generator)
+
+    def extract(x0: Tensor, embeds: PromptEmbeds) -> list[ViewFeatures]:
+        with state.accelerator.autocast():  # regularizers call it, too
+            return extract_features(state, x0, embeds, batch.real_noise, timesteps, crop_seed)
+
+    negative = None
     with state.accelerator.autocast():
         with torch.no_grad():
-            real = extract_features(state, batch.real_x0, batch.real_embeds, batch.real_noise, t_star, crop_seed)
+            real = extract(batch.real_x0, batch.real_embeds)
+            if state.parts.negatives:
+                negative = extract(*state.parts.negatives(batch.real_x0, batch.real_embeds))
         with torch.set_grad_enabled(update_student):
-            x0 = predict_x0(
-                state.student,
-                state.scheduler,
-                batch.x_T,
-                batch.fake_embeds,
-                student_step,
-                batch.generators(),
-                state.config.rollout_grad,
-            )
-            fake = extract_features(state, x0, batch.fake_embeds, batch.fake_noise, t_star, crop_seed)
-    return panel.score(real), panel.score(fake)  # outside of autocast: logit gaps are smaller than bf16's precision
+            rollout = (student_step, batch.generators(), state.config.rollout_grad)
+            x0 = predict_x0(state.student, state.scheduler, batch.x_T, batch.fake_embeds, *rollout)
+            fake = extract_features(state, x0, batch.fake_embeds, batch.fake_noise, timesteps, crop_seed)
+    scored = GANBatch(  # heads run outside of autocast: logit gaps are smaller than bf16's precision
+        real=real,
+        fake=fake,
+        real_logits=panel.score(real),
+        fake_logits=panel.score(fake),
+        real_x0=batch.real_x0,
+        fake_x0=x0,
+        real_embeds=batch.real_embeds,
+        fake_embeds=batch.fake_embeds,
+        score=panel.score,
+        extract=extract,
+        generator=state.pool.generator,  # so that a comparison's data do not depend on the parts
+    )
+    return scored, panel.score(negative) if negative else None
 
 
-def extract_features(
-    state: TrainState, x0: torch.Tensor, embeds: PromptEmbeds, noise: torch.Tensor, t_star: int, crop_seed: int
-) -> list[ViewFeatures]:
-    """Noise x0 (B, C, H, W) to t*, and extract float32 features of every view.
-
-    Args:
-        noise: (B, C, H, W), of unit variance.
-        crop_seed: random seed of the crops; real and fake samples get the same.
-    """
-    alpha = state.scheduler.alphas_cumprod[t_star].to(x0)
-    x_t = alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
-    generator = torch.Generator(x0.device).manual_seed(crop_seed)
-    empty = state.samples.empty_embeds[torch.zeros(len(x0), dtype=torch.long, device=x0.device)]
-    inputs = [view(x_t, embeds, empty, generator) for view in state.views.values()]
-    features = []
-    for latents, view_embeds in inputs:
-        maps = state.backbone(latents, t_star, view_embeds)
-        levels = [maps[index].float() for index in state.feature_indices]
-        features.append(ViewFeatures(levels, view_embeds.pooled_prompt_embeds.float()))
-    return features
+def _sample_t_star(state: TrainState, noise_level: int) -> Tensor:
+    """Timesteps (batch_size,) that a batch is noised to: t* of the noise level, or by a law."""
+    t_star, law, size = state.config.t_star[noise_level], state.parts.sample_t_star, state.config.batch_size
+    if law is None:
+        return torch.full((size,), t_star, device=state.generator.device)
+    stats = {name: values[noise_level] for name, values in state.pool.stats().items()}
+    return law(t_star, size, stats, state.pool.generator)
 
 
 @torch.no_grad()
@@ -165,58 +185,6 @@ def sample_features(state: TrainState, t_star: int, seed: int = 0) -> tuple[list
     x0 = predict_x0(state.student, state.scheduler, batch.x_T, batch.fake_embeds)
     real = extract_features(state, batch.real_x0, batch.real_embeds, batch.real_noise, t_star, seed)
     return real, extract_features(state, x0, batch.fake_embeds, batch.fake_noise, t_star, seed)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Real samples, the noise that fakes start from, and the noise that takes both to t*.
-
-    Attributes:
-        seeds: (B,) random seeds of the noise between the inference steps of each fake; None for one-step inference.
-    """
-
-    real_x0: torch.Tensor
-    real_embeds: PromptEmbeds
-    x_T: torch.Tensor  # noqa: N815 (the paper's symbol)
-    fake_embeds: PromptEmbeds
-    real_noise: torch.Tensor
-    fake_noise: torch.Tensor
-    seeds: torch.Tensor | None = None
-
-    def generators(self) -> list[torch.Generator] | None:
-        """One generator per fake, so that its noise does not depend on how a batch is split over processes."""
-        if self.seeds is None:
-            return None
-        return [torch.Generator(self.x_T.device).manual_seed(seed) for seed in self.seeds.tolist()]
-
-
-def sample_batch(state: TrainState, multi_step: bool = False) -> Batch:
-    """This process's share of a batch, B = batch_size / processes: real samples from disk, new noise for fakes.
-
-    The fakes have prompts of their own. x0, x_T and noise are (B, C, H, W).
-    """
-    samples, generator = state.samples, state.generator
-    size = state.config.batch_size
-    real, fake = (
-        torch.randint(count, (size,), generator=generator, device=generator.device)
-        for count in (len(samples.x0), len(samples.prompts))
-    )
-    kinds = 2 if state.config.share_noise else 3
-    x_T, *noise = torch.randn((kinds, size, *samples.x0.shape[1:]), generator=generator, device=generator.device)
-    share = size // state.accelerator.num_processes
-    mine = slice(state.accelerator.process_index * share, (state.accelerator.process_index + 1) * share)
-    real, fake = real[mine], fake[mine]
-    seeds = torch.randint(2**62, (size,), generator=generator, device=generator.device)[mine] if multi_step else None
-    return Batch(
-        samples.x0[real], samples.embeds[real], x_T[mine], samples.embeds[fake], noise[0][mine], noise[-1][mine], seeds
-    )
-
-
-def _sample_student_step(state: TrainState, step: int) -> StudentStep:
-    """Which inference step of which schedule the student is trained at."""
-    config = state.config
-    max_steps = max_steps_at(step, config.stages, config.stage_steps)
-    return sample_student_step(max_steps, config.step_sampling, config.one_step_prob, state.generator)
 
 
 def _networks_to_update(config: DistillConfig, step: int) -> tuple[bool, bool]:
@@ -246,15 +214,12 @@ def _update_student(state: TrainState, step: int) -> None:
     state.ema.update_parameters(state.student)
 
 
-def _check_finite(
-    state: TrainState, step: int, disc_loss: float, student_loss: float, grad_norm: float, disc_grad_norm: float
-) -> None:
+def _check_finite(state: TrainState, step: int, **values: float) -> None:
     """Stop before a NaN or an infinity reaches any weight."""
     path = state.checkpoint.path
-    if not math.isfinite(disc_loss + student_loss + grad_norm + disc_grad_norm):
+    if not all(map(math.isfinite, values.values())):
         raise FloatingPointError(
-            f"Step {step + 1}: disc_loss {disc_loss}, student_loss {student_loss}, grad_norm {grad_norm}, "
-            f"disc_grad_norm {disc_grad_norm}. This step changed no weight; "
+            f"Step {step + 1}: {', '.join(f'{n} {x}' for n, x in values.items())}. This step changed no weight; "
             f"{f'the last checkpoint is {path}' if path.exists() else 'there is no checkpoint yet'}. Use a new folder "
             "with a lower learning_rate or disc_learning_rate, or another gan_loss: the linear loss is unbounded."
         )

@@ -167,7 +167,6 @@ class Dashboard(widgets.VBox):
         self.samples_image.value = png(picture_grid(rows, self.run.sample_prompts, size=1.1))
 
     def _show_status(self, note: str = "") -> None:
-        """Show the progress, and enable the buttons that make sense."""
         step, total, training = self.run.step, self.run.config.max_train_steps, self.task is not None
         paused, done = training and self.paused, step >= total
         self.progress.value = step

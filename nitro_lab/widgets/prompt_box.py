@@ -1,7 +1,7 @@
 """A prompt, a seed and a number of steps in; an image out."""
 
 import ipywidgets as widgets
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline as Pipeline
 
 from nitro_lab.sampling import sample_image
 from nitro_lab.widgets.common import WIDE, image_box, paragraphs, prompt_field, put
@@ -10,12 +10,11 @@ __all__ = ["prompt_box"]
 
 
 def prompt_box(
-    pipe: StableDiffusionXLPipeline, prompt: str, seed: int = 0, max_steps: int = 4, guidance_scale: float = 0.0
+    pipe: Pipeline, prompt: str, seed: int = 0, max_steps: int = 4, guidance_scale: float = 0.0
 ) -> widgets.VBox:
     """Make a prompt field, sliders for seed and steps, and the image that they give.
 
-    Args:
-        max_steps: end of the slider; a distilled student allows at most its scheduler's `original_inference_steps`.
+    A distilled student allows at most its scheduler's `original_inference_steps` as `max_steps`.
     """
     controls = [
         prompt_field(prompt),

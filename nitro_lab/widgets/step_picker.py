@@ -3,7 +3,7 @@
 import time
 
 import ipywidgets as widgets
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline as Pipeline
 
 from nitro_lab.sampling import format_steps, sample_image
 from nitro_lab.widgets.common import WIDE, image_box, paragraphs, prompt_field, put
@@ -11,14 +11,8 @@ from nitro_lab.widgets.common import WIDE, image_box, paragraphs, prompt_field, 
 __all__ = ["step_picker"]
 
 
-def step_picker(
-    pipe: StableDiffusionXLPipeline, prompt: str, seed: int = 0, steps: tuple[int, ...] = (1, 2, 3, 4)
-) -> widgets.VBox:
-    """Show a field for the prompt, a slider for the seed, a switch for each number of steps, and the images.
-
-    Args:
-        steps: numbers of steps to choose from. All are shown at first.
-    """
+def step_picker(pipe: Pipeline, prompt: str, seed: int = 0, steps: tuple[int, ...] = (1, 2, 3, 4)) -> widgets.VBox:
+    """Show a field for the prompt, a slider for the seed, a switch for each number of `steps`, and the images."""
     text = prompt_field(prompt)
     seeds = widgets.IntSlider(seed, 0, 99, description="seed", continuous_update=False)
     switches = {n: widgets.ToggleButton(True, description=format_steps(n)) for n in steps}

@@ -15,8 +15,8 @@ from nitro_lab.discriminators.pool import DiscriminatorPool
 from nitro_lab.mini.render import render
 from nitro_lab.mini.world import FACTORS, caption
 from nitro_lab.sampling import encode, encode_prompts
+from nitro_lab.training.batch import extract_features
 from nitro_lab.training.state import TrainState
-from nitro_lab.training.step import extract_features
 
 __all__ = [
     "CaptionedImages",

@@ -1,19 +1,26 @@
-"""A discriminator head before training: number of parameters, cost, and its first logits of real and fake samples."""
+"""Discriminators before training: parameters, cost, first logits of real and fake samples, and the cost of a step."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pandas as pd
 import torch
 from einops import reduce
 from torch.utils.benchmark import Timer
 
-from nitro_lab.discriminators.checks import bind_text_dim, check_head
-from nitro_lab.discriminators.pool import DiscriminatorPool, Panel, ViewFeatures
+from nitro_lab.discriminators.checks import check_heads
+from nitro_lab.discriminators.inputs import ViewFeatures, as_list, bind_text_dim, channels_of, requested_inputs
+from nitro_lab.discriminators.pool import DiscriminatorPool, Panel
 from nitro_lab.randomness import seeded
-from nitro_lab.training.parts import HeadFactory, Parts
+from nitro_lab.training.config import DistillConfig
+from nitro_lab.training.parts import HeadFactory, Parts, Variant, apply_variant
+from nitro_lab.training.run import TrainingRun
 from nitro_lab.training.state import TrainState
 
-__all__ = ["HeadReport", "logit_shapes", "report_head"]
+__all__ = ["HeadReport", "logit_shapes", "report_head", "step_costs"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +42,17 @@ class HeadReport:
 @torch.no_grad()
 def logit_shapes(head: HeadFactory, views: list[ViewFeatures]) -> dict[tuple[int, ...], tuple[int, ...]]:
     """Check a head on features of every shape: shape of the features -> shape of its logits. May raise a HeadError."""
-    shapes = {}
-    for feature, pooled in [(feature, view.pooled_prompt_embeds) for view in views for feature in view.maps]:
-        assert pooled is not None  # `extract_features` sets it
-        make = bind_text_dim(head, pooled.shape[1])
-        check_head(make, feature, pooled)
-        module = seeded(0, partial(make, feature.shape[1])).to(feature.device)
-        inputs = (feature, pooled) if getattr(module, "uses_pooled_prompt", False) else (feature,)
-        shapes[tuple(feature.shape)] = tuple(module(*inputs).shape)
+    pooled = views[0].pooled_prompt_embeds
+    assert pooled is not None  # `extract_features` sets it
+    make, shapes = bind_text_dim(head, pooled.shape[1]), {}
+    check_heads(make, views)
+    for view in views:
+        for place, maps in enumerate(view.maps):
+            feature = as_list(maps)
+            channels = [x.shape[1] for x in feature]
+            module = seeded(0, partial(make, channels[0] if isinstance(maps, torch.Tensor) else channels))
+            logits = module.to(feature[0].device)(maps, **view.inputs(place, requested_inputs(module)))
+            shapes[tuple(feature[0].shape)] = tuple(logits.shape)
     return shapes
 
 
@@ -54,7 +64,7 @@ def report_head(
     logit_shapes(head, real)
     pool = DiscriminatorPool(
         bind_text_dim(head, state.samples.embeds.pooled_prompt_embeds.shape[1]),
-        [feature.shape[1] for feature in real[0].maps],
+        channels_of(real[0]),
         torch.Generator(state.generator.device).manual_seed(0),
         noise_levels=1,
         views=len(real),
@@ -75,7 +85,28 @@ def report_head(
 @torch.no_grad()
 def _mean_logits(panel: Panel, views: list[ViewFeatures], num_images: int) -> torch.Tensor:
     """(views, feature levels, images), mean over the heads of a cell and over all logits of an image and its crops."""
-    sizes = [len(feature) for view in views for feature in view.maps]
+    sizes = [len(as_list(maps)[0]) for view in views for maps in view.maps]
     logits = [cell.unflatten(1, (size, -1)) for cell, size in zip(panel.score(views), sizes, strict=True)]
     means = [reduce(cell, "n (crops b) p -> b", "mean", b=num_images) for cell in logits]
     return torch.stack(means).view(len(views), -1, num_images).cpu()
+
+
+def step_costs(config: DistillConfig, variants: Mapping[str, Variant], steps: int = 3) -> pd.DataFrame:
+    """Check each variant, and take a few training steps with it in which heads and student are updated.
+
+    Returns:
+        A row per variant: feature levels, all heads and their parameters, those that a step samples, seconds of the
+        fastest step, and its ratio to the first variant's.
+    """
+    rows = {}
+    for name, variant in variants.items():
+        changed, parts = apply_variant(config, variant)
+        changed = replace(changed, max_train_steps=steps, disc_warmup_steps=0, student_update_freq=1)
+        with TemporaryDirectory() as folder:
+            run = TrainingRun(changed, Path(folder), parts)
+            reports = list(run.steps())
+        pool, seconds = run.state.pool, min(report.seconds for report in reports)
+        row = {"levels": pool.shape[2], "heads": pool.logit_gap.numel(), "heads per step": reports[0].indices.numel()}
+        rows[name] = row | {"parameters": pool.num_parameters, "seconds per step": seconds}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.assign(ratio=table["seconds per step"] / table["seconds per step"].iloc[0])

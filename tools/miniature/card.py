@@ -60,9 +60,10 @@ def write_card(miniature: Miniature, folder: Path, figures: Figures) -> None:
         "### Recipe\n" + markdown_table(("setting", "value"), asdict(recipe)),
         "![Training losses](curves.png)\n",
         f"## Figures\nEvaluation set: {recipe.eval_images} held-out captions, seed {EVAL_SEED}; teacher with "
-        f"{recipe.eval_num_inference_steps} steps and guidance scale {recipe.cache_guidance_scale:g}. Accuracies, "
-        "precision, recall, coverage and repetition are fractions of the images; sharpness is the mean power above "
-        "half the Nyquist frequency, relative to renders through the autoencoder.\n",
+        f"{recipe.eval_num_inference_steps} steps and guidance scale {recipe.cache_guidance_scale:g}. told_apart "
+        "is the accuracy of a new network that tells the images from the teacher's; the other accuracies and "
+        "repetition are fractions of the images; FD (random) is a Fréchet distance in random features of fine detail; "
+        "sharpness is the mean power above half the Nyquist frequency, relative to renders through the autoencoder.\n",
         *(f"### {name[0].upper() + name[1:]}\n" + markdown_table(("", ""), rows) for name, rows in figures.items()),
     ]
     (folder / "README.md").write_text("\n".join(parts))

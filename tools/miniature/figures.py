@@ -12,13 +12,10 @@ from nitro_lab.evaluation.eval_set import EvalSet, sample_eval_set, through_vae
 from nitro_lab.evaluation.metrics import factor_accuracy
 from nitro_lab.mini.classifier import SceneClassifier
 from nitro_lab.mini.render import render
-from nitro_lab.mini.world import FACTORS, caption, sample_scenes, split_scenes
+from nitro_lab.mini.world import FACTORS
 from nitro_lab.plots.canvas import picture_grid
-from nitro_lab.sampling import decode, sample_latents
 from tools.miniature.build import Miniature
-from tools.miniature.gap import two_sample_accuracy
 from tools.miniature.stages import sample_counts
-from tools.miniature.teacher_cache import load_pairs, sample_twice
 
 __all__ = ["EVAL_SEED", "Figures", "measure"]
 
@@ -31,7 +28,7 @@ Figures = dict[str, dict[str, float]]
 
 @torch.no_grad()
 def measure(miniature: Miniature) -> tuple[Figures, Figure]:
-    """Measure autoencoder, classifier, renders, teacher, student and gap; also draw images of teacher and student."""
+    """Measure autoencoder, classifier, renders, teacher and student; also draw images of teacher and student."""
     recipe, pipe, classifier = miniature.recipe, miniature.pipe, miniature.classifier
     eval_set = evaluation.make_eval_set(pipe, classifier, "held-out", recipe.eval_images, EVAL_SEED)
     steps, guidance = recipe.eval_num_inference_steps, recipe.cache_guidance_scale
@@ -40,6 +37,7 @@ def measure(miniature: Miniature) -> tuple[Figures, Figure]:
         "teacher": evaluation.sample_eval_set_cached(eval_set, pipe, steps, guidance, "evaluation of the teacher"),
         "regressed student": sample_eval_set(eval_set, miniature.student_pipe(), 1, progress="evaluation, student"),
     }
+    eval_set = replace(eval_set, teacher_images=images["teacher"])
     columns = {name: evaluation.compute_metrics(eval_set, sampled) for name, sampled in images.items()}
     renders = render(eval_set.scenes, torch.Generator(pipe.device).manual_seed(EVAL_SEED))
     decoded = _accuracy(classifier, eval_set, lambda *arguments: through_vae(pipe, render(*arguments)))
@@ -51,10 +49,6 @@ def measure(miniature: Miniature) -> tuple[Figures, Figure]:
         "classifier on renders": _accuracy(classifier, eval_set, render),
         "classifier on renders through the autoencoder": decoded,
         **columns,
-        "gap": {
-            "two-sample accuracy, student and teacher": _gap(miniature, eval_set),
-            "FD of the student / FD of the teacher": columns["regressed student"]["FD"] / columns["teacher"]["FD"],
-        },
     }
     return figures, grid
 
@@ -71,22 +65,3 @@ def _accuracy(classifier: SceneClassifier, eval_set: EvalSet, draw: Callable[...
     predicted_counts = classifier.predict(draw(scenes, generator, counts)).counts
     accuracy["count"] = (predicted_counts == counts).double().mean().item()
     return accuracy | {f"{name}, large": value for name, value in on_large.items() if name != "size"}
-
-
-def _gap(miniature: Miniature, eval_set: EvalSet) -> float:
-    """Accuracy of a new network that distinguishes student and teacher, tested on the evaluation set's captions.
-
-    It is trained on other captions and noise. The teacher samples as for the cache, so that only the student differs.
-    """
-    recipe, pipe = miniature.recipe, miniature.pipe
-    generator = torch.Generator(pipe.device).manual_seed(EVAL_SEED + 3)
-    _, _, x0 = load_pairs(miniature.file("cache"), pipe.device)
-    scenes = sample_scenes(split_scenes()[0], len(x0), generator)
-    x_T = torch.randn(x0.shape, generator=generator, device=pipe.device)
-    fakes = sample_latents(miniature.student_pipe(), [caption(scene) for scene in scenes], x_T, 1, progress="gap")
-    rows = slice(recipe.gap_images)
-    unseen = replace(eval_set, scenes=eval_set.scenes[rows], x_T=eval_set.x_T[rows])
-    teacher = decode(pipe, sample_twice(recipe, pipe, unseen.prompts, unseen.x_T, generator))
-    student = sample_eval_set(unseen, miniature.student_pipe(), 1)
-    with torch.enable_grad():
-        return two_sample_accuracy((decode(pipe, x0), decode(pipe, fakes)), (teacher, student), recipe.gap_steps)

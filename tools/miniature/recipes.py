@@ -40,10 +40,8 @@ class Recipe:
     regressed_shift: int = 250
     regressed_max_steps: int = 4  # of the longest schedule that the student learns; half of its batches train one step
 
-    eval_images: int = 1_000
+    eval_images: int = 512
     eval_num_inference_steps: int = 25  # of the teacher
-    gap_images: int = 500  # of each kind, for testing the two-sample classifier; it is trained on the cache's
-    gap_steps: int = 1_000
 
     def settings(self, stage: str) -> dict[str, int | float]:
         """Return the settings that the result of one stage depends on."""
@@ -85,8 +83,6 @@ _RECIPES = (
         regressed_batch_size=8,
         eval_images=16,
         eval_num_inference_steps=4,
-        gap_images=16,
-        gap_steps=5,
     ),
 )
 RECIPES = {recipe.name: recipe for recipe in _RECIPES}

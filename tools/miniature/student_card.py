@@ -1,6 +1,7 @@
 """The command `install`: evaluates a run's student and puts it into the package as the model `mini`, with a card."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,8 @@ from tyro.conf import Positional
 
 from nitro_lab.checkpoint import atomic_write
 from nitro_lab.evaluation import eval_set as evaluation
-from nitro_lab.evaluation.table import TEACHER, TEACHER_GUIDANCE, TEACHER_STEPS, Columns, format_table, write_table
+from nitro_lab.evaluation.eval_set import TEACHER_GUIDANCE, TEACHER_STEPS
+from nitro_lab.evaluation.table import FEW_TEACHER_STEPS, TEACHER, Columns, format_table, write_table
 from nitro_lab.mini import MODEL_FOLDER
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.models import load_pipeline, read_run_config
@@ -34,7 +36,9 @@ _HEADER = """# The adversarially trained student
 """
 
 
-def install(run: Positional[Path], blend: float = 1.0, num_images: int = 1000, seed: int = 0) -> Columns:
+def install(
+    run: Positional[Path], blend: float = 1.0, num_images: int = evaluation.NUM_IMAGES, seed: int = 0
+) -> Columns:
     """Evaluate a run's student and install it as the model `mini`.
 
     Args:
@@ -72,13 +76,16 @@ def _evaluate(students: list[tuple[str, StableDiffusionXLPipeline, int]], num_im
     teacher = load_pipeline(TEACHER)
     classifier = load_scene_classifier(teacher.device)
     eval_set = evaluation.make_eval_set(teacher, classifier, num_images=num_images, seed=seed)
-    cached = evaluation.sample_eval_set_cached(eval_set, teacher, TEACHER_STEPS, TEACHER_GUIDANCE, "teacher")
     images = {"renders": evaluation.render_again(eval_set, teacher, seed)}
-    images[f"teacher, {format_steps(TEACHER_STEPS)}"] = cached
+    for steps in (*FEW_TEACHER_STEPS, TEACHER_STEPS):
+        title = f"teacher, {format_steps(steps)}"
+        images[title] = evaluation.sample_eval_set_cached(eval_set, teacher, steps, TEACHER_GUIDANCE, title)
+    eval_set = replace(eval_set, teacher_images=images[title])
     for name, pipe, max_steps in students:
         for steps in range(1, max_steps + 1):
             images[f"{name}, {format_steps(steps)}"] = evaluation.sample_eval_set(eval_set, pipe, steps)
-    shown = {name: row[:_SHOWN] for name, row in images.items() if not name.startswith(("renders", "before"))}
+    hidden = ("renders", "before", *(f"teacher, {steps} steps" for steps in FEW_TEACHER_STEPS))
+    shown = {name: row[:_SHOWN] for name, row in images.items() if not name.startswith(hidden)}
     picture_grid(shown, eval_set.prompts[:_SHOWN], size=1.5).savefig(MODEL_FOLDER / "student_samples.png", dpi=90)
     return {name: evaluation.compute_metrics(eval_set, sampled) for name, sampled in images.items()}
 
