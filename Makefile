@@ -16,7 +16,7 @@ help:  ## list the targets
 
 run: $(READY)  ## execute every notebook on the miniature and write them as HTML under build/
 	@echo "== running every notebook: about a quarter of an hour on two CPU cores; then open build/index.html"
-	$(BIN)/nitro-lab run
+	PYTHONPATH=notebooks $(BIN)/python -m workbook.notebook_runner
 
 test: $(READY)  ## lint, types, unit tests, notebooks at smoke scale, browser tests
 	@echo "== lint"

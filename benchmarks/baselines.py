@@ -21,11 +21,15 @@ class MeanPool:
 
     def __init__(self, state: TrainState):
         self.indices = torch.zeros(len(state.views), len(state.feature_indices), 1, dtype=torch.long)
-        self.weight = torch.ones((), device=state.generator.device, requires_grad=True)
+        self.weight = torch.ones((), device=state.accelerator.device, requires_grad=True)
         self.generator = state.generator
 
     def sample(self, noise_level: int, heads_per_cell: int) -> "MeanPool":
         """Return itself as the panel."""
+        return self
+
+    def only(self, views: Sequence[int]) -> "MeanPool":
+        """Return itself."""
         return self
 
     def score(self, views: Sequence[ViewFeatures]) -> list[Tensor]:
@@ -53,7 +57,7 @@ class ModuleListPool:
         channels = [state.backbone.channels[index] for index in state.feature_indices]
         cells = [channels[level] for _ in range(noise_levels * views) for level in range(levels)]
         heads = [ConvHead(width, config.head_width) for width in cells for _ in range(heads_per_cell)]
-        self.heads = nn.ModuleList(heads).to(state.generator.device)
+        self.heads = nn.ModuleList(heads).to(state.accelerator.device)
         # fused, as in the pool: the comparison is not about kernels that both can use
         self.optimizer = torch.optim.AdamW(
             self.heads.parameters(), config.disc_learning_rate, config.disc_adam_betas, weight_decay=0.0, fused=True
@@ -117,4 +121,4 @@ def usual_step(pool: ModuleListPool, state: TrainState) -> None:
     torch.stack([loss.generator(d_fake, d_fake) for d_fake in pool.score(panel, fake)]).mean().backward()
     torch.nn.utils.clip_grad_norm_(state.student.parameters(), config.max_grad_norm)
     state.optimizer.step()
-    state.ema.update_parameters(state.student)
+    state.ema.update_parameters(state.trained)

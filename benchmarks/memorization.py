@@ -29,7 +29,7 @@ from nitro_lab.models import load_pipeline
 from nitro_lab.sampling import decode, encode_prompts, predict_x0
 from nitro_lab.training.batch import extract_features
 from nitro_lab.training.config import DistillConfig
-from nitro_lab.training.data import TeacherSamples, load_teacher_samples, read_prompts
+from nitro_lab.training.data import TeacherSamples, load_teacher_samples, read_prompts, teacher_sampling
 from nitro_lab.training.parts import apply_variant
 from nitro_lab.training.state import TrainState, prepare_training
 from nitro_lab.training.step import training_step
@@ -105,8 +105,7 @@ def run(name: str, seed: int, steps: int) -> None:
         state.pipe,
         read_prompts(state.config),
         NUM_OTHERS,
-        state.config.teacher_num_inference_steps,
-        state.config.teacher_guidance_scale,
+        *teacher_sampling(state.config),
         seed=1,
     )
     pipe = load_pipeline(state.config.teacher)
@@ -124,11 +123,11 @@ def run(name: str, seed: int, steps: int) -> None:
 @torch.no_grad()
 def memorization(state: TrainState, others: TeacherSamples, noise_level: int = 0) -> float:
     """Mean logit of all heads of a noise level on the real samples that they are trained on, minus that on others."""
-    panel = state.pool.all_heads(noise_level)
+    panel, device = state.pool.all_heads(noise_level), state.accelerator.device
     means = []
     for samples in (state.samples, others):
         rows = slice(min(len(samples.x0), NUM_OTHERS))
-        x0, embeds = samples.x0[rows], samples.embeds[rows]
+        x0, embeds = samples.x0[rows].to(device), samples.embeds[rows].to(device)
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).to(x0)
         features = extract_features(state, x0, embeds, noise, state.config.t_star[noise_level], crop_seed=0)
         means.append(torch.stack([logits.mean() for logits in panel.score(features)]).mean().item())
@@ -138,9 +137,10 @@ def memorization(state: TrainState, others: TeacherSamples, noise_level: int = 0
 @torch.no_grad()
 def evaluate(state: TrainState, eval_set: EvalSet) -> dict[str, float]:
     """Metrics of the EMA student in one step."""
-    embeds, x_T, student = encode_prompts(state.pipe, eval_set.prompts), eval_set.x_T, state.ema.module
+    embeds, x_T = encode_prompts(state.pipe, eval_set.prompts), eval_set.x_T
     rows = [slice(start, start + 64) for start in range(0, len(x_T), 64)]
-    batches = [predict_x0(student, state.scheduler, x_T[some], embeds[some]) for some in rows]
+    with state.averaged() as student:
+        batches = [predict_x0(student, state.scheduler, x_T[some], embeds[some]) for some in rows]
     metrics = compute_metrics(eval_set, decode(state.pipe, torch.cat(batches)))
     return {name: metrics[name] for name in ("FD", "all", "sharpness")}
 

@@ -77,7 +77,8 @@ def study(config: DistillConfig, updates: list[int]) -> Iterator[dict[str, float
 def select(samples: TeacherSamples, rows: slice) -> TeacherSamples:
     """Some of the teacher's samples."""
     rows = slice(*rows.indices(len(samples.x0)))
-    return TeacherSamples(samples.prompts[rows], samples.embeds[rows], samples.empty_embeds, samples.x0[rows])
+    noise = samples.x_T[rows]
+    return TeacherSamples(samples.prompts[rows], samples.embeds[rows], samples.empty_embeds, samples.x0[rows], noise)
 
 
 @torch.no_grad()

@@ -114,7 +114,7 @@ def comparisons(state: TrainState, pools: Mapping[str, int], zoo: Mapping[str, A
     measured = f"score and update heads together, {describe(state)}"
     reference = "the same in a loop over nn.ModuleList, one AdamW over the whole pool"
     works = partial(pool_update, state, real, fake), partial(list_update, modules, state, real, fake)
-    yield Comparison("panel", measured, reference, 0.5 if state.generator.device.type == "cuda" else 0.8, *works)
+    yield Comparison("panel", measured, reference, 0.5 if state.accelerator.device.type == "cuda" else 0.8, *works)
     reference = "the usual GAN step: new fakes and features for each of the two losses, heads as in `panel`"
     works = steps(state), partial(usual_step, modules, state)
     yield Comparison("step", f"training step, {describe(state)}", reference, 0.65, *works)
@@ -147,7 +147,8 @@ def with_narrow_pool(state: TrainState, times: int) -> TrainState:
     config, (noise_levels, views, _, n) = state.config, state.pool.shape
     channels = [state.backbone.channels[index] for index in state.feature_indices]
     head = partial(ConvHead, width=NARROW)
-    pool = DiscriminatorPool(head, channels, state.generator, noise_levels, views, n * times)
+    device = state.accelerator.device
+    pool = DiscriminatorPool(head, channels, state.generator, noise_levels, views, n * times, device=device)
     changed = with_settings(state, heads_per_cell=n * times, refresh_rate=config.refresh_rate / times)
     return replace(changed, pool=pool)
 
@@ -157,10 +158,11 @@ def with_panel_pool(state: TrainState, head: HeadFactory | None, views: list) ->
     pool = DiscriminatorPool(
         bind_text_dim(head or Parts().make_head(state.config), views[0].pooled_prompt_embeds.shape[1]),
         [feature.shape[1] for feature in views[0].maps],
-        torch.Generator(state.generator.device).manual_seed(0),
+        torch.Generator().manual_seed(0),
         noise_levels=1,
         views=len(views),
         heads_per_cell=state.config.sampled_heads_per_cell,
+        device=state.accelerator.device,
     )
     return replace(with_settings(state, t_star=state.config.t_star[:1]), pool=pool)
 

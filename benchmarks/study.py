@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from filelock import FileLock
 from nitro_lab.checkpoint import atomic_write
 from nitro_lab.experiments.compare import FOLDER, PlannedRun, Result, Variant, execute, plan
 from nitro_lab.experiments.summary import summarize, to_frame
-from nitro_lab.plots.compare import sample_grids
 from nitro_lab.training.config import DistillConfig
+
+sys.path.append(str(Path(__file__).parents[1] / "notebooks"))
+
+from workbook.figures.compare import sample_grids
 
 __all__ = ["Study"]
 

@@ -1,16 +1,19 @@
 """Frozen feature extractors for the discriminators. One of your own is a subclass of `Backbone`."""
 
-from collections.abc import Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy, deepcopy
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from nitro_lab.sampling import PromptEmbeds
 
-__all__ = ["Backbone", "FrozenUNetEncoder", "FrozenVision", "check_backbone"]
+__all__ = ["Backbone", "FrozenUNetEncoder", "FrozenVision", "SharedUNetEncoder", "check_backbone"]
 
 
 class Backbone(nn.Module):
@@ -36,6 +39,10 @@ class Backbone(nn.Module):
         """Do nothing."""
         return self
 
+    def in_use(self) -> AbstractContextManager[None]:
+        """Within this context features are extracted, and gradients flow back through them."""
+        return nullcontext()
+
 
 class FrozenUNetEncoder(Backbone):
     """A copy of the encoder and mid block of a `UNet2DConditionModel`, as a feature extractor.
@@ -46,33 +53,56 @@ class FrozenUNetEncoder(Backbone):
 
     def __init__(self, unet: UNet2DConditionModel, decoder: bool = False):
         super().__init__()
-        up_blocks = unet.up_blocks
-        if not decoder:
-            unet.up_blocks = nn.ModuleList()  # not copied
-        try:
-            self.unet = deepcopy(unet)
-        finally:
-            unet.up_blocks = up_blocks
-        self.unet.conv_norm_out = None
-        self.unet.conv_out = nn.Identity()
+        self.unet = deepcopy(_features_only(unet, decoder))
         self.freeze()
         self._maps: list[Tensor] = []
-        self.unet.conv_in.register_forward_hook(lambda module, inputs, output: self._maps.append(output))
-        for block in self.unet.down_blocks:
-            block.register_forward_hook(lambda module, inputs, output: self._maps.extend(output[1]))
-        for block in (self.unet.mid_block, *self.unet.up_blocks):
-            block.register_forward_hook(lambda module, inputs, output: self._maps.append(output))
-        widths = unet.config.block_out_channels
-        self.channels = (*_encoder_channels(unet), widths[-1], *(widths[::-1] if decoder else ()))
+        _collect_features(self.unet, self._maps)
+        self.channels = _channels(unet, decoder)
 
     def forward(self, latents: Tensor, timestep: Tensor | int, embeds: PromptEmbeds) -> list[Tensor]:
         """Return features [(B, C_l, h_l, w_l)] of noisy latents (B, C, h, w). Gradients flow to the latents."""
         self._maps.clear()
-        added = {"text_embeds": embeds.pooled_prompt_embeds, "time_ids": embeds.add_time_ids}
-        self.unet(latents, timestep, encoder_hidden_states=embeds.prompt_embeds, added_cond_kwargs=added)
+        _run(self.unet, latents, timestep, embeds)
         features = list(self._maps)
         self._maps.clear()
         return features
+
+
+class SharedUNetEncoder(Backbone):
+    """The encoder and mid block of a UNet without its LoRA, which is the student: nothing is copied.
+
+    Use it, and differentiate its features, in the context `in_use`: gradient checkpointing runs parts of it again.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel):
+        super().__init__()
+        self._shared = (unet, _features_only(unet, decoder=False))  # in a tuple: the student's weights are not ours
+        self.channels = _channels(unet, decoder=False)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Turn the LoRA off, unless it is off already."""
+        unet = self._shared[0]
+        if not any(isinstance(module, BaseTunerLayer) and not module.disable_adapters for module in unet.modules()):
+            yield
+            return
+        unet.disable_adapters()
+        try:
+            yield
+        finally:
+            unet.enable_adapters()
+
+    def forward(self, latents: Tensor, timestep: Tensor | int, embeds: PromptEmbeds) -> list[Tensor]:
+        """Return features [(B, C_l, h_l, w_l)] of noisy latents (B, C, h, w). Gradients flow to the latents."""
+        maps: list[Tensor] = []
+        hooks = _collect_features(self._shared[1], maps)
+        try:
+            with self.in_use():
+                _run(self._shared[1], latents, timestep, embeds)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return maps
 
 
 class FrozenVision(Backbone):
@@ -89,7 +119,7 @@ class FrozenVision(Backbone):
 
     def __init__(self, vae: AutoencoderKL, network: nn.Module, layers: Sequence[str], size: int = 8):
         super().__init__()
-        self.vae, self.network = deepcopy(vae), deepcopy(network)
+        self.vae, self.network = deepcopy(vae).float(), deepcopy(network)
         self.vae.encoder = nn.Identity()
         self.freeze()
         self._maps: list[Tensor] = []
@@ -107,7 +137,9 @@ class FrozenVision(Backbone):
     def _extract(self, latents: Tensor) -> list[Tensor]:
         """Decode, and collect the features."""
         self._maps.clear()
-        self.network(self.vae.decode(latents / self.vae.config.scaling_factor).sample)
+        with torch.autocast(latents.device.type, enabled=False):  # SDXL's VAE overflows in float16
+            images = self.vae.decode(latents.float() / self.vae.config.scaling_factor).sample
+        self.network(images)
         features = list(self._maps)
         self._maps.clear()
         return features
@@ -137,9 +169,34 @@ def _freeze(module: nn.Module) -> None:
         module.register_buffer(name, parameter.detach(), persistent=False)
 
 
-def _encoder_channels(unet: UNet2DConditionModel) -> tuple[int, ...]:
-    """Channels of the first convolution, and of each layer and downsampler."""
-    widths = [unet.config.block_out_channels[0]]
-    for block, width in zip(unet.down_blocks, unet.config.block_out_channels, strict=True):
+def _features_only(unet: UNet2DConditionModel, decoder: bool) -> UNet2DConditionModel:
+    """A UNet of the same modules without what follows the features."""
+    shell = copy(unet)
+    shell._modules = dict(unet._modules)
+    if not decoder:
+        shell.up_blocks = nn.ModuleList()
+    shell.conv_norm_out = None
+    shell.conv_out = nn.Identity()
+    return shell
+
+
+def _collect_features(unet: UNet2DConditionModel, maps: list[Tensor]) -> list[RemovableHandle]:
+    """Let each forward append its features to `maps`."""
+    one_map = [unet.conv_in, unet.mid_block, *unet.up_blocks]
+    hooks = [m.register_forward_hook(lambda module, inputs, output: maps.append(output)) for m in one_map]
+    skips = [m.register_forward_hook(lambda module, inputs, output: maps.extend(output[1])) for m in unet.down_blocks]
+    return hooks + skips
+
+
+def _run(unet: UNet2DConditionModel, latents: Tensor, timestep: Tensor | int, embeds: PromptEmbeds) -> None:
+    added = {"text_embeds": embeds.pooled_prompt_embeds, "time_ids": embeds.add_time_ids}
+    unet(latents, timestep, encoder_hidden_states=embeds.prompt_embeds, added_cond_kwargs=added)
+
+
+def _channels(unet: UNet2DConditionModel, decoder: bool) -> tuple[int, ...]:
+    """Channels of the first convolution, each layer and downsampler, the mid block, and the decoder's blocks."""
+    blocks = unet.config.block_out_channels
+    widths = [blocks[0]]
+    for block, width in zip(unet.down_blocks, blocks, strict=True):
         widths += [width] * (len(block.resnets) + (block.downsamplers is not None))
-    return tuple(widths)
+    return (*widths, blocks[-1], *(blocks[::-1] if decoder else ()))

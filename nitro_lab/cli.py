@@ -1,4 +1,4 @@
-"""The workbook without a notebook: `nitro-lab run`, `train`, `sample` and `evaluate`."""
+"""The workbook without a notebook: train, sample, evaluate, memory, extract-lora and transfer."""
 
 import io
 import os
@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PROMPT = "a large striped red star at the top on a sunset background"
-
-
-@dataclass(frozen=True)
-class Run:
-    """Execute the notebooks and write them as HTML pages."""
-
-    notebooks: Path = Path("notebooks")  # folder of the notebooks
-    out: Path = Path("build")  # folder of the pages; open index.html first
-    scale: Literal["full", "smoke"] | None = None  # size of the work; default: NITRO_LAB_SCALE, or full
-    write: bool = False  # write the outputs back into the notebooks
-
-    def __call__(self) -> int:
-        from nitro_lab.notebook_runner import run_notebooks
-
-        return 0 if run_notebooks(self.notebooks, self.out, self.write, self.scale) else 1
 
 
 @dataclass(frozen=True)
@@ -158,13 +143,89 @@ class Evaluate:
         return 0
 
 
+_SDXL = DistillConfig(
+    teacher="sdxl", student="lora", mixed_precision="bf16", gradient_checkpointing=True, view_by_view=True, batch_size=1
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Print what a training needs on a GPU, which is not needed for it. The options are those of `train`, but for out.
+
+    Of the models, only the shape of the teacher's UNet counts.
+    """
+
+    config: Annotated[DistillConfig, arg(name="")] = _SDXL
+    latent_size: int | None = None  # side of the latents, pixels / 8; default: the model's, 128 for SDXL
+
+    def __call__(self) -> int:
+        from nitro_lab.memory import CUDA_CONTEXT, cards_that_fit, training_memory
+
+        uses = training_memory(self.config, self.latent_size)
+        peak = sum(uses.values())
+        for use, size in (uses | {"at the peak of a step": peak, "CUDA itself, about": CUDA_CONTEXT}).items():
+            print(f"{size / 1e9:7.2f} GB  {use}")
+        print(f"It fits cards of {', '.join(f'{card} GB' for card in cards_that_fit(peak)) or 'no usual size'}.")
+        return 0
+
+
+@dataclass(frozen=True)
+class ExtractLora:
+    """Write a student as a LoRA of its base, which diffusers and ComfyUI load, and the error of each layer as a PNG."""
+
+    student: Positional[str]  # a model's name or folder, or a UNet's .safetensors file (path or owner/repo/file)
+    base: str  # likewise; the LoRA is added to it
+    rank: int = 64  # of each layer, at most
+    kept_energy: float = 1.0  # lower ranks where they keep this fraction of the squared difference, such as 0.95
+    out: Path = Path("build/lora.safetensors")
+
+    def __call__(self) -> int:
+        from nitro_lab.extraction import extract_lora
+        from nitro_lab.plots.lora import plot_errors
+
+        out = _safetensors(self.out)
+        table = extract_lora(self.student, self.base, out, self.rank, self.kept_energy)
+        plot_errors(table).savefig(out.with_suffix(".png"), dpi=150)
+        in_lora, squares = table["rank"] > 0, table[["difference", "error"]] ** 2 / (table.difference**2).sum()
+        kept, outside = 1 - squares.error.sum(), squares.difference[~in_lora].sum()
+        print(
+            f"{in_lora.sum()} layers with ranks up to {table['rank'].max()} hold {kept:.2%} of the squared difference."
+        )
+        print(f"{outside:.2%} of it is in biases and norms, which a LoRA cannot hold.")
+        print(f"written to {out} and {out.with_suffix('.png')}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Add the difference of a student and its base to another model's UNet."""
+
+    student: Positional[str]  # a model's name or folder, or a UNet's .safetensors file (path or owner/repo/file)
+    base: str  # likewise: what the student was trained from
+    other: str  # likewise: what the difference is added to
+    out: Path = Path("build/transferred_unet.safetensors")
+
+    def __call__(self) -> int:
+        from nitro_lab.extraction import transfer
+
+        out = _safetensors(self.out)
+        transfer(self.student, self.base, self.other, out)
+        print(f"written to {out}; load_pipeline(other, unet={str(out)!r}, shifted_timestep=…) loads it")
+        return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; expected errors become one line. Returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # consoles of other encodings show "?" for what they lack
             stream.reconfigure(errors="replace")
     try:
-        verb = tyro.cli(Run | Train | Sample | Evaluate, prog="nitro-lab", description=__doc__, args=arguments)
+        verb = tyro.cli(
+            Train | Sample | Evaluate | Memory | ExtractLora | Transfer,
+            prog="nitro-lab",
+            description=__doc__,
+            args=arguments,
+        )
         return verb()
     except (ValueError, OSError, CheckpointError) as error:
         if not _is_for_users(error):
@@ -180,6 +241,12 @@ def _is_for_users(error: Exception) -> bool:
     return bool(getattr(error, "filename", None)) or frame.f_globals["__name__"].startswith("nitro_lab.")
 
 
+def _safetensors(out: Path) -> Path:
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out is {out}; its name must end in .safetensors.")
+    return out
+
+
 def _fail(message: str, status: int = 1) -> int:
     """Print one line to stderr. Returns the exit status."""
     print(f"nitro-lab: {message}", file=sys.stderr)
@@ -192,6 +259,8 @@ def _draw(run: "TrainingRun", step: int) -> None:
 
     rows = {"before training": run.samples[0], f"EMA student, step {step}": run.samples[step]}
     for steps in range(2, max(run.config.stages) + 1):
-        rows[f"EMA student, step {step}, in {steps} steps"] = run.sample_images(steps)
+        rows[f"EMA student, step {step}, in {steps} steps"] = run.sample_images(steps)  # in all processes
+    if not run.state.accelerator.is_main_process:
+        return
     picture_grid(rows, run.sample_prompts).savefig(run.folder / f"samples-{step}.png")
     training_curves(run.table(), run.config.gan_loss).savefig(run.folder / "curves.png")

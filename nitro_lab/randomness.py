@@ -22,8 +22,8 @@ def seeded(seed: int, build: Callable[[], Built]) -> Built:
 @contextmanager
 def global_seed_from(generator: torch.Generator) -> Iterator[None]:
     """Seed the global generators (for dropout, say) from `generator`, and restore their state afterwards."""
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng():
+    seed = randint_below(2**62, generator)
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         torch.manual_seed(seed)
         yield
 

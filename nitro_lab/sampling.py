@@ -2,21 +2,22 @@
 
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from diffusers import AutoencoderKL, SchedulerMixin
+from diffusers import SchedulerMixin
 from diffusers import StableDiffusionXLPipeline as Pipeline
 from diffusers import UNet2DConditionModel as UNet
 from diffusers.utils import BaseOutput
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from nitro_lab.devices import to_device
 from nitro_lab.integers import integer
 from nitro_lab.randomness import randint_below
+from nitro_lab.vae import batch_size_at, decode, device_of, encode, like_weights
 
 __all__ = [
     "ONE_STEP",
@@ -24,6 +25,7 @@ __all__ = [
     "PromptEmbeds",
     "SamplerStep",
     "StudentStep",
+    "batch_size_at",
     "decode",
     "encode",
     "encode_prompts",
@@ -53,6 +55,14 @@ class PromptEmbeds:
     def __getitem__(self, rows: slice | Tensor) -> "PromptEmbeds":
         return PromptEmbeds(self.prompt_embeds[rows], self.pooled_prompt_embeds[rows], self.add_time_ids[rows])
 
+    def to(self, device: torch.device) -> "PromptEmbeds":
+        """Move to a device; the host does not wait."""
+        return PromptEmbeds(*(to_device(x, device) for x in vars(self).values()))
+
+    def expand(self, count: int) -> "PromptEmbeds":
+        """Repeat one row `count` times, without copying it."""
+        return PromptEmbeds(*(x.expand(count, *x.shape[1:]) for x in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class SamplerStep:
@@ -75,29 +85,35 @@ ONE_STEP = StudentStep()
 
 
 def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> PromptEmbeds:
-    """Encode prompts with the pipeline's text encoders. Gradients flow unless the caller disables them."""
-    device = pipe.unet.device
+    """Encode prompts with the pipeline's text encoders, and on their device. Gradients flow unless disabled."""
+    device = device_of(pipe.text_encoder)
     embeds, _, pooled, _ = pipe.encode_prompt(list(prompts), device=device, do_classifier_free_guidance=False)
     side = pipe.default_sample_size * pipe.vae_scale_factor
     time_ids = torch.tensor([[side, side, 0, 0, side, side]], device=device, dtype=embeds.dtype)
     return PromptEmbeds(embeds, pooled, time_ids.expand(len(prompts), -1))
 
 
-def _like_weights(module: nn.Module, x: Tensor) -> Tensor:
-    """Move a tensor to the device and dtype of a module's parameters."""
-    return x.to(next(module.parameters()))
+def predict_noise(unet: UNet, latents: Tensor, timestep: Tensor | float, embeds: PromptEmbeds) -> Tensor:
+    """Return the UNet's prediction for latents (B, C, H, W) at a timestep, one for all or (B,).
 
-
-def predict_noise(unet: UNet, latents: Tensor, timestep: Tensor | int, embeds: PromptEmbeds) -> Tensor:
-    """Return the UNet's prediction for latents (B, C, H, W) at a timestep, one for all or (B,)."""
-    added = {"text_embeds": embeds.pooled_prompt_embeds, "time_ids": embeds.add_time_ids}
-    latents = _like_weights(unet, latents)
-    return unet(latents, timestep, encoder_hidden_states=embeds.prompt_embeds, added_cond_kwargs=added).sample
+    The UNet gets everything on its device and in its dtype; the prediction has that of the latents.
+    """
+    x = like_weights(unet, latents)
+    if not isinstance(timestep, Tensor) or timestep.dim() == 0:  # a copy to the GPU would have to wait for it
+        timestep = torch.full((len(x),), float(timestep), device=x.device)
+    embeds = embeds.to(x.device)
+    added = {"text_embeds": embeds.pooled_prompt_embeds.to(x.dtype), "time_ids": embeds.add_time_ids}
+    prompt_embeds = embeds.prompt_embeds.to(x.dtype)
+    return unet(x, timestep, encoder_hidden_states=prompt_embeds, added_cond_kwargs=added).sample.to(latents.dtype)
 
 
 def x0_from_eps(alphas_cumprod: Tensor, latents: Tensor, eps: Tensor, timestep: Tensor | int) -> Tensor:
-    """Return x0 = (x − √(1−ᾱ)·ε) / √ᾱ, with ᾱ at `timestep`. Latents and eps (B, C, H, W)."""
-    alpha = alphas_cumprod.to(latents.device)[timestep].to(latents.dtype).reshape(-1, 1, 1, 1)
+    """Return x0 = (x − √(1−ᾱ)·ε) / √ᾱ, with ᾱ at `timestep`, one for all or (B,). Latents and eps (B, C, H, W)."""
+    if isinstance(timestep, Tensor):
+        alphas_cumprod = alphas_cumprod.to(timestep.device)
+    alpha = alphas_cumprod[timestep].to(latents.dtype)
+    if alpha.dim():  # one number may stay on the CPU
+        alpha = alpha.to(latents.device).reshape(-1, 1, 1, 1)
     return (latents - (1 - alpha).sqrt() * eps) / alpha.sqrt()
 
 
@@ -111,7 +127,7 @@ def _x0_of_step(step: BaseOutput, scheduler: SchedulerMixin, latents: Tensor, pr
         problem = f"{type(scheduler).__name__} with prediction_type {kind} does not give x0"
         raise ValueError(f"{problem}. Use LCMScheduler, DDIMScheduler or EulerDiscreteScheduler, for example.")
     if kind == "v_prediction":
-        alpha = scheduler.alphas_cumprod[t].to(latents)
+        alpha = scheduler.alphas_cumprod[t].to(latents.dtype)
         return alpha.sqrt() * latents - (1 - alpha).sqrt() * prediction
     return x0_from_eps(scheduler.alphas_cumprod, latents, prediction, t)
 
@@ -133,7 +149,7 @@ def sample_trajectory(
 
     Args:
         scheduler: a scheduler of diffusers that works with Stable Diffusion, or `TimestepShiftLCMScheduler`.
-        x_T: noise of unit variance, (B, C, H, W).
+        x_T: noise of unit variance, (B, C, H, W). Its dtype is that of all latents.
         negative_embeds: embeddings of the empty prompt, for classifier-free guidance (Ho and Salimans 2022).
         guidance_scale: 1 or less disables guidance, as in diffusers' pipelines; more requires `negative_embeds`.
         generator: source of the noise that stochastic schedulers add, one for all images or one for each.
@@ -141,8 +157,8 @@ def sample_trajectory(
     """
     if guidance_scale > 1 and negative_embeds is None:
         raise ValueError(f"guidance_scale is {guidance_scale}, which requires negative_embeds. Pass them, or 1.0.")
-    x_T = _like_weights(unet, x_T)
-    scheduler.set_timesteps(num_inference_steps, device=x_T.device)
+    x_T = x_T.to(device_of(unet))
+    scheduler.set_timesteps(num_inference_steps)  # on the CPU, so that no step waits for a GPU to read its timestep
     extra = {"generator": generator} if generator is not None else {}
     latents = x_T * scheduler.init_noise_sigma
     for index, timestep in enumerate(scheduler.timesteps):
@@ -212,22 +228,23 @@ def sample_latents(
     x_T: Tensor,
     num_inference_steps: int,
     guidance_scale: float = 0.0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     seed: int = 0,
     progress: str | None = None,
 ) -> Tensor:
     """Sample latents (N, C, H, W) for N prompts and their noise x_T with the pipeline, batch by batch.
 
-    Stochastic schedulers draw their noise batch by batch from `seed`, so with them `batch_size` changes the result.
-    `progress` is the label of a progress bar.
+    Stochastic schedulers draw their noise batch by batch from `seed`, so with them `batch_size` (by default
+    `batch_size_at`) changes the result. `progress` is the label of a progress bar.
     """
-    generator = Generator(pipe.unet.device).manual_seed(integer("seed", seed))
+    generator = Generator().manual_seed(integer("seed", seed))  # on the CPU: the same noise on every device
+    batch_size = batch_size or batch_size_at(x_T.shape[-2] * x_T.shape[-1] * pipe.vae_scale_factor**2)
     pipe.set_progress_bar_config(disable=True)
     starts = tqdm(range(0, len(prompts), batch_size), desc=progress, disable=progress is None, leave=False)
     options = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "generator": generator}
     batches = []
     for rows in (slice(i, i + batch_size) for i in starts):
-        noise = _like_weights(pipe.unet, x_T[rows])
+        noise = x_T[rows].to(pipe._execution_device, pipe.unet.dtype)
         batches.append(pipe(list(prompts[rows]), latents=noise, output_type="latent", **options).images)
     return torch.cat(batches)
 
@@ -237,7 +254,7 @@ def sample_image(
 ) -> tuple[Image.Image, list[str]]:
     """Sample one image; also return remarks on the prompt (words that the tokenizer does not know, for example)."""
     pipe.set_progress_bar_config(disable=True)
-    generator = Generator().manual_seed(integer("seed", seed))  # on the CPU: the same noise on every device
+    generator = Generator().manual_seed(integer("seed", seed))
     options = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -254,36 +271,6 @@ def sample_image(
         remarks.append(f"The prompt has {tokens - 2} tokens; only the first {limit - 2} are used.")
     shown = pipe.image_processor.numpy_to_pil(pipe.image_processor.pt_to_numpy(images.nan_to_num(0.0)))
     return shown[0], list(dict.fromkeys(remarks))  # both tokenizers warn
-
-
-@contextmanager
-def _upcast_vae(vae: AutoencoderKL) -> Iterator[None]:
-    """Upcast a float16 VAE with `force_upcast`, as diffusers' pipelines do: SDXL's overflows in float16."""
-    if vae.dtype != torch.float16 or not vae.config.force_upcast:
-        yield
-        return
-    vae.to(torch.float32)
-    try:
-        yield
-    finally:
-        vae.to(torch.float16)
-
-
-@torch.no_grad()
-def decode(pipe: Pipeline, latents: Tensor, batch_size: int = 64) -> Tensor:
-    """Decode latents (N, C, H, W) to images (N, 3, h, w) in [-1, 1]."""
-    with _upcast_vae(pipe.vae):
-        scaled = _like_weights(pipe.vae, latents) / pipe.vae.config.scaling_factor
-        return torch.cat([pipe.vae.decode(batch).sample for batch in scaled.split(batch_size)]).clamp(-1, 1)
-
-
-@torch.no_grad()
-def encode(pipe: Pipeline, images: Tensor, batch_size: int = 64) -> Tensor:
-    """Encode images (N, 3, h, w) in [-1, 1] to latents (N, C, H, W): the posterior's mode, without noise."""
-    with _upcast_vae(pipe.vae):
-        batches = _like_weights(pipe.vae, images).split(batch_size)
-        latents = torch.cat([pipe.vae.encode(batch).latent_dist.mode() for batch in batches])
-    return _like_weights(pipe.vae, latents) * pipe.vae.config.scaling_factor
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ A small example is test_browser_refinement.py. Controls are found by their descr
 """
 
 import json
+import os
 import re
 import secrets
 import socket
@@ -54,7 +55,9 @@ def jupyter_lab(folder: Path) -> Iterator[str]:
     options += ["--LabApp.extension_manager=readonly"]
     log = folder / ".lab.log"
     with log.open("w") as output:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], stdout=output, stderr=output)
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "notebooks")}  # for the kernels
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         deadline = time.monotonic() + PATIENCE
         while not _answers(lab.format("api")):

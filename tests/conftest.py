@@ -1,7 +1,8 @@
-"""What tests share: threads, an untrained miniature, a browser."""
+"""What tests share: threads, an untrained miniature, a browser, a GPU."""
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,13 @@ from tools.miniature.parts import PIPELINE_OPTIONS, make_scheduler, make_text_en
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# Tests compare bits with those of the CPU, so they see no GPU; those that test_cuda.py runs in tests/pretend_cuda do.
+if "pretend_cuda" not in sys.modules:
+    collect_ignore = ["pretend_cuda"]
+    if "NITRO_LAB_GPUS" not in os.environ:
+        os.environ["NITRO_LAB_GPUS"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -57,6 +65,23 @@ def chromium() -> Iterator["Browser"]:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def gpu_for_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that a test starts see the machine's GPUs, or pretend to have one, which g++ is needed for.
+
+    Without g++ the test is skipped, or fails if NITRO_LAB_REQUIRE_COMPILER is 1.
+    """
+    if os.environ["NITRO_LAB_GPUS"] == "all":
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ["NITRO_LAB_GPUS"])
+    if not (torch.version.cuda or torch.version.hip or shutil.which("g++")):
+        problem = "g++ is not installed"
+        if os.environ.get("NITRO_LAB_REQUIRE_COMPILER") == "1":
+            pytest.fail(problem)
+        pytest.skip(problem)
 
 
 def require_browser() -> str:

@@ -1,6 +1,8 @@
 """The benchmark of the pool measures what it says, in turn; how long anything takes is not tested."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,3 +51,14 @@ def test_sides_take_turns_and_medians_count(monkeypatch):
     ratio = benchmark.Comparison("x", "a", "b", 1.0, *works).time(rounds=3)
     assert (ratio.seconds, ratio.reference_seconds, ratio.ratio) == (2, 8, 0.25)
     assert calls == ["second", "first", "first", "second"] * 2
+
+
+def test_script_for_the_day_with_a_gpu_runs_in_its_smallest_form(tmp_path):
+    root, file = Path(__file__).parents[1], tmp_path / "gpu.json"
+    places = {"PYTHON": sys.executable, "OUT": str(tmp_path / "parts"), "JSON": str(file), "SMOKE": "1"}
+    done = subprocess.run([root / "benchmarks/gpu.sh"], env=os.environ | places, capture_output=True, text=True)
+    assert "failed" not in done.stdout, done.stdout
+    data = json.loads(file.read_text())
+    assert data["steps"]["seconds"]["cpu"] > 0
+    assert all(data["heads"]["seconds"][kind] > 0 for kind in ("wide", "vmap", "loop"))
+    assert data["image"]["parameters"]["VAE"] == 83_653_863

@@ -11,7 +11,7 @@ SETUP = f"""
 from pathlib import Path
 from nitro_lab.training.config import DistillConfig
 from nitro_lab.training.run import TrainingRun
-from nitro_lab.widgets.dashboard import Dashboard
+from workbook.widgets.dashboard import Dashboard
 
 teacher = dict(num_real_samples=4, num_prompts=8, teacher_num_inference_steps=1, teacher_guidance_scale=1.0)
 config = DistillConfig(max_train_steps={STEPS}, batch_size=2, head_width=8, disc_warmup_steps=0, **teacher)

@@ -13,7 +13,7 @@ def notebook(chromium, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prompt_box")
     write_notebook(
         folder / "box.ipynb",
-        "from nitro_lab import load_pipeline\nfrom nitro_lab.widgets.prompt_box import prompt_box",
+        "from nitro_lab import load_pipeline\nfrom workbook.widgets.prompt_box import prompt_box",
         'prompt_box(load_pipeline("mini"), prompt="a large striped red star at the top on a sunset background")',
     )
     with jupyter_lab(folder) as lab, open_notebook(chromium, lab, "box.ipynb") as page:

@@ -9,7 +9,7 @@ from PIL import Image, ImageStat
 def test_step_picker(chromium, tmp_path):
     write_notebook(
         tmp_path / "picker.ipynb",
-        "from nitro_lab import load_pipeline\nfrom nitro_lab.widgets.step_picker import step_picker",
+        "from nitro_lab import load_pipeline\nfrom workbook.widgets.step_picker import step_picker",
         'step_picker(load_pipeline("mini"), "a large striped red star at the top on a sunset background")',
     )
     with jupyter_lab(tmp_path) as lab, open_notebook(chromium, lab, "picker.ipynb") as notebook:

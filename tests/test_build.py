@@ -83,7 +83,7 @@ def test_regressed_student_is_trained_at_every_timestep_of_its_schedules(tmp_pat
     pipe = load_pipeline("mini-teacher", device="cpu")
     noise, x0 = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     student, calls = deepcopy(pipe.unet).requires_grad_(), []
-    student.register_forward_pre_hook(lambda _, inputs: calls.append((int(inputs[1]), inputs[0])))
+    student.register_forward_pre_hook(lambda _, inputs: calls.append((int(inputs[1][0]), inputs[0])))
     for _ in train_regressed(recipe, tmp_path / "student.safetensors", pipe, student, (all_scenes()[:2], noise, x0)):
         pass
     assert {timestep for timestep, _ in calls} == expected

@@ -1,5 +1,6 @@
 """Checkpoints resume a training bit for bit; a file is complete or the old one; hashes stay those of users' caches."""
 
+import copy
 import errno
 import os
 import signal
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from nitro_lab.checkpoint import Checkpoint, atomic_write, hash_of, weights_hash
+from nitro_lab.weights import CheckpointError
 
 TOTAL, EVERY = 12, 4
 SETTINGS = {"learning_rate": 0.01, "batch_size": 8, "widths": [4, 4]}
@@ -80,6 +83,37 @@ def test_other_settings_are_refused(tmp_path):
         Training(file, {"learning_rate": 0.02, "batch_size": 8, "depth": 3}).run()
 
 
+MISFITS = {  # what is saved in place of a part -> what the message names
+    "name": ({"model": nn.Linear(4, 3)}, r"model/0\.bias is None there and \(4,\) here"),
+    "shape": ({"losses": torch.zeros(3)}, r"losses/value is \(3,\) there and \(12,\) here"),
+    "generator of a GPU": ({"generator": torch.zeros(16, dtype=torch.uint8)}, r"generator/.*GPU"),
+    "moments": ({"optimizer": torch.optim.AdamW([nn.Parameter(torch.ones(9))])}, r"optimizer/0/exp_avg is \(9,\)"),
+    "surplus": ({"pool_generator": torch.ones(3)}, "pool_generator/value"),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_fit_is_refused_before_anything_is_overwritten(tmp_path, misfit):
+    changes, message = MISFITS[misfit]
+    for optimizer in (part for part in changes.values() if isinstance(part, torch.optim.Optimizer)):
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(9)
+        optimizer.step()
+    training = Training(tmp_path / "file.safetensors")
+    training.run(EVERY)
+    Checkpoint(training.checkpoint.path, SETTINGS, **training.checkpoint.parts | changes).save(EVERY)
+    other = Training(training.checkpoint.path)
+    before = {name: value.clone() for name, value in other.state().items()}
+    with pytest.raises(CheckpointError, match=rf"file\.safetensors.*{message}.*start"):
+        other.checkpoint.load()
+    assert all(torch.equal(value, before[name]) for name, value in other.state().items())
+
+
+def test_another_safetensors_file_is_not_a_checkpoint(tmp_path):
+    save_file({"model/0.bias": torch.ones(1)}, tmp_path / "file.safetensors")
+    with pytest.raises(CheckpointError, match=r"file\.safetensors.*delete"):
+        Training(tmp_path / "file.safetensors").checkpoint.load()
+
+
 KILLED = f"""
 import os, signal, sys
 from pathlib import Path
@@ -129,8 +163,24 @@ def test_hashes_do_not_change():
     with torch.no_grad():
         module.weight.copy_(torch.arange(6).view(2, 3))
         module.bias.copy_(torch.tensor([0.5, -1]))
-    assert weights_hash(module) == "caab674ff5af8700"
-    assert weights_hash(module.to(torch.bfloat16)) == "c013f410017c9f80"
+    assert weights_hash(module) == "6fbe186664a2b3b1"
+    assert weights_hash(module.to(torch.bfloat16)) == "0e3d7753cbcf5d13"
+
+
+def test_every_change_of_a_module_changes_its_hash():
+    module = nn.Conv2d(2, 3, 2)
+    changed = {name: copy.deepcopy(module) for name in ("same", "negative", "zeros", "ones", "one", "half")}
+    with torch.no_grad():
+        changed["negative"].weight.neg_()
+        changed["zeros"].weight.zero_()
+        changed["ones"].weight.fill_(1)
+        changed["one"].bias[2] += 1e-6
+        changed["half"].half()
+        changed["other name"] = nn.ModuleList([module])
+        changed["same"].to(memory_format=torch.channels_last)
+    hashes = {name: weights_hash(one) for name, one in changed.items()}
+    assert hashes.pop("same") == weights_hash(module) not in hashes.values()
+    assert len(set(hashes.values())) == len(hashes)
 
 
 @pytest.mark.parametrize(

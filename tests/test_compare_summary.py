@@ -12,7 +12,7 @@ from scipy import stats
 
 from nitro_lab.experiments.compare import Result
 from nitro_lab.experiments.summary import format_summary, summarize, to_frame
-from nitro_lab.plots.compare import paired_differences, report_curves
+from workbook.figures.compare import paired_differences, report_curves
 
 FULL, MINE = (0.71, 0.60, 0.82, 0.55), (0.75, 0.66, 0.85, 0.62)
 

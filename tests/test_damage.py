@@ -1,5 +1,6 @@
 """Which heads detect which damage: a damage changes one thing only, and heads made to detect one damage detect it."""
 
+from contextlib import nullcontext
 from operator import eq
 from types import SimpleNamespace
 
@@ -47,8 +48,9 @@ def state(untrained_pipeline, monkeypatch) -> SimpleNamespace:
         pipe=untrained_pipeline,
         scheduler=untrained_pipeline.scheduler,
         config=config,
+        accelerator=SimpleNamespace(autocast=nullcontext),
         backbone=MeanColors(),
-        samples=SimpleNamespace(empty_embeds=encode_prompts(untrained_pipeline, [""])),
+        empty_embeds=encode_prompts(untrained_pipeline, [""]),
         feature_indices=(0, 1),
         all_levels=False,
         views=Parts().make_views(config),

@@ -13,7 +13,7 @@ from tiny_training import saved_step, tiny
 from training_fixtures import cache, private_cache  # noqa: F401
 
 from nitro_lab.training.run import TrainingRun
-from nitro_lab.widgets.dashboard import Dashboard
+from workbook.widgets.dashboard import Dashboard
 
 CONFIG = tiny(refresh_rate=0.05, checkpointing_steps=100)
 

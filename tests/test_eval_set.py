@@ -19,7 +19,7 @@ from nitro_lab.evaluation.eval_set import (
     sample_eval_set,
     with_teacher,
 )
-from nitro_lab.evaluation.table import cheapest_teacher, format_table
+from nitro_lab.evaluation.table import format_table
 from nitro_lab.mini.classifier import SceneClassifier
 from nitro_lab.mini.world import split_scenes
 from nitro_lab.randomness import seeded
@@ -82,16 +82,6 @@ def test_table_has_intervals():
     assert [line.split()[0] for line in lines] == ["told_apart", "all", "FD"]  # no repetition: it is zero for all
     cells = ["65.7 % ± 2.1", "97.3 % [96.1, 98.1]", "0.12"]
     assert all(cell in line and line.endswith("–") for cell, line in zip(cells, lines, strict=True))
-
-
-def test_cheapest_teacher():
-    told = {4: 0.9, 8: 0.7, 16: 0.55, 25: 0.5}
-    columns = {f"teacher, {n} steps": {"told_apart": x, "all": 1 - x, "sharpness": x} for n, x in told.items()}
-    columns |= {"mini, 1 step": {"told_apart": 0.72, "all": 0.3, "sharpness": 1.2}, "best": {"told_apart": 0.4}}
-    assert cheapest_teacher(columns, "mini, 1 step") == 8
-    assert cheapest_teacher(columns, "mini, 1 step", "all") == 8
-    assert cheapest_teacher(columns, "mini, 1 step", "sharpness") == 4
-    assert cheapest_teacher(columns, "best") is None
 
 
 def test_cached_samples_are_read_from_disk(untrained_pipeline, eval_set, monkeypatch, tmp_path):

@@ -10,11 +10,11 @@ from shutil import copytree
 import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from tiny_sdxl import make_repository, make_unet, write_student
+from tiny_sdxl import make_repository, make_unet, write_lora, write_student
 
 from nitro_lab import TimestepShiftLCMScheduler, load_pipeline, load_unet
+from nitro_lab.checkpoint import weights_hash
 from nitro_lab.models import MODELS, ModelSource
 from nitro_lab.sampling import latent_shape, sample_latents
 from nitro_lab.weights import CheckpointError
@@ -141,6 +141,83 @@ def test_a_run_and_where_it_started(models, tmp_path):
         load(tmp_path / "moved" / "second")
 
 
+def merge(weights: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+    """Weights of a UNet with a LoRA of scale 1 added to them."""
+    lora = {name.removeprefix("unet."): value for name, value in load_file(file).items()}
+    merged = dict(weights)
+    for name, down in lora.items():
+        if "lora_A" in name:
+            merged[name.replace("lora_A.", "")] = (
+                weights[name.replace("lora_A.", "")] + lora[name.replace("lora_A", "lora_B")] @ down
+            )
+    return merged
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loras_of_runs_are_merged_one_after_another(models, tmp_path, dtype):
+    """A run that trained a LoRA may start from another; one that trained all weights, from both."""
+    runs = [tmp_path / name for name in ("first", "second", "full")]
+    starts = ["mini", str(runs[0]), str(runs[1])]
+    files = []
+    for run, start, seed in zip(runs, starts, range(3), strict=True):
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps({"init_from": start, "shifted_timestep": 500 if seed else None}))
+        if run.name == "full":
+            write_student(run / "student.safetensors", 3)
+        else:
+            files.append(write_lora(run / "student_lora.safetensors", seed))
+    expected = {name: x.to(dtype) for name, x in load_file(models / "student.safetensors").items()}
+    for run, file in zip(runs[:2], files, strict=True):
+        expected = {name: x.to(dtype) for name, x in merge({n: x.float() for n, x in expected.items()}, file).items()}
+        pipe = load(run, dtype=dtype)
+        found = pipe.unet.state_dict()
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=torch.finfo(dtype).eps)
+    assert pipe.scheduler.config.shifted_timestep == 500
+    assert weights_hash(pipe.unet) == weights_hash(load(runs[1], dtype=dtype).unet) != weights_hash(load("mini").unet)
+    assert_same(load(runs[2]).unet, load_file(runs[2] / "student.safetensors"))
+    assert_same(load(runs[0], unet=models / "student.safetensors").unet, load_file(models / "student.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "whole UNet": lambda file: write_student(file),
+        "names": edit(lambda w: [w.update({f"x.{k}": w.pop(k)}) for k in list(w)]),
+        "shapes": edit(lambda w: w.update({k: torch.ones(3, 5) for k in w})),
+        "cut": lambda file: file.write_bytes(file.read_bytes()[:-9]),
+    }.items(),
+    ids=lambda change: change[0],
+)
+def test_faults_of_loras(tmp_path, change):
+    file = write_lora(tmp_path / "student_lora.safetensors")
+    change[1](file)
+    with pytest.raises(CheckpointError, match=r"student_lora\.safetensors"):
+        load("mini", lora=file)
+
+
+def test_two_models_share_text_encoders_and_vae(models, monkeypatch):
+    """Only the second UNet and its scheduler are loaded, and only they go to the device."""
+    teacher = load(models / "sdxl")
+    monkeypatch.setattr("nitro_lab.repository.Repository._load_part", None)
+    student = load_pipeline("mini", device="meta", share=teacher)
+    shared = {name for name, part in student.components.items() if part is teacher.components[name]}
+    assert shared == teacher.components.keys() - {"unet", "scheduler"}
+    assert (student.unet.device.type, teacher.vae.device.type, teacher.unet.device.type) == ("meta", "cpu", "cpu")
+    assert (student.scheduler.config.shifted_timestep, type(teacher.scheduler).__name__) == (
+        250,
+        "EulerDiscreteScheduler",
+    )
+
+
+def test_gpus_without_bfloat16(monkeypatch):
+    monkeypatch.setattr("nitro_lab.models._usable_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    with pytest.raises(ValueError, match=r"bfloat16.*torch\.float16"):
+        load_pipeline("mini", dtype=torch.bfloat16)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
@@ -155,6 +232,7 @@ def test_a_run_and_where_it_started(models, tmp_path):
         ("mini", {"dtype": torch.int8}, "dtype.*int8"),
         ("mini", {"device": "cuda"}, "device.*cuda"),
         ("mini", {"device": "cuba"}, "device.*cuba"),
+        ("mini", {"device": "mps"}, "device.*mps.*cpu"),
     ],
 )
 def test_wrong_arguments(model, options, message):
@@ -227,20 +305,13 @@ def test_import_is_cheap():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_lora_by_peft_is_its_merged_weights(tmp_path):
+def test_a_lora_loaded_by_diffusers_is_its_merged_weights(tmp_path):
     pipe, merged = load("mini"), load("mini")
-    pipe.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
-    layers = get_peft_model_state_dict(pipe.unet)
-    StableDiffusionXLPipeline.save_lora_weights(tmp_path, unet_lora_layers=layers)
-    pipe = load("mini")
     noise = torch.randn(1, *latent_shape(pipe), generator=torch.Generator().manual_seed(0))
     first, plain = (sample_latents(one, ["a b"], noise, 1) for one in (pipe, merged))
-    pipe.load_lora_weights(tmp_path)
-    weights = dict(merged.unet.named_parameters())
-    with torch.no_grad():
-        for name, down in layers.items():
-            if name.endswith("lora_A.weight"):
-                weights[name.replace("lora_A.", "")] += layers[name.replace("lora_A", "lora_B")] @ down
+    file = write_lora(tmp_path / "student_lora.safetensors")
+    pipe.load_lora_weights(tmp_path, weight_name=file.name)
+    merged.unet.load_state_dict(merge(merged.unet.state_dict(), file))
     with_lora, expected = (sample_latents(one, ["a b"], noise, 1) for one in (pipe, merged))
     assert torch.equal(first, plain)
     assert (with_lora - plain).abs().max() > 1e-3

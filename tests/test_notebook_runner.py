@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image, ImageChops
 
-from nitro_lab.notebook_runner import at_scale, clean, run_notebooks
+from workbook.notebook_runner import at_scale, clean, run_notebooks
 
 GOOD = [
     "import os, sys, warnings\nprint(os.environ.get('NITRO_LAB_SCALE'), sys.executable)",

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nitro_lab.notebook_runner import execute
+from workbook.notebook_runner import execute
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(root|home|tmp|Users|var)/\w")

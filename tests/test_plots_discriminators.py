@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from benchmarks.reference_runs import RUNS
-from nitro_lab.plots.pool import PoolMap, pool_map, sampled_heads
 from nitro_lab.plots.training import training_curves
 from nitro_lab.training.config import DistillConfig
 from workbook.figures import discriminators as plots
+from workbook.figures.pool import PoolMap, pool_map, sampled_heads
 from workbook.reference_runs import Run, describe, read_runs
 
 T_STAR = (10, 250, 500, 750)

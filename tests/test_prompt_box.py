@@ -7,7 +7,7 @@ from PIL import Image
 
 from nitro_lab.sampling import sample_image
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.widgets.prompt_box import prompt_box
+from workbook.widgets.prompt_box import prompt_box
 
 PROMPT = "a large striped red star at the top on a sunset background"
 
@@ -36,5 +36,5 @@ def test_remarks_are_escaped_and_guidance_is_passed_on(student, monkeypatch):
     def sample(*arguments):
         return Image.new("RGB", (64, 64)), [f"<b> {arguments[-1]}"]
 
-    monkeypatch.setattr("nitro_lab.widgets.prompt_box.sample_image", sample)
+    monkeypatch.setattr("workbook.widgets.prompt_box.sample_image", sample)
     assert "&lt;b&gt; 3.5" in prompt_box(student, PROMPT, guidance_scale=3.5).children[4].value

@@ -1,10 +1,12 @@
 """Sampling step by step and in batches is the pipeline's own sampling."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, HeunDiscreteScheduler
 from diffusers import DPMSolverMultistepScheduler as DPMSolver
 
@@ -127,6 +129,19 @@ def test_batches_give_what_the_pipeline_gives(untrained_pipeline, noise):
     assert (first - other).abs().max() > 1e-3
 
 
+def test_offloaded_parts_compute_where_their_hooks_say(untrained_pipeline, noise):
+    """Their own weights are on no device at all."""
+    pipe = untrained_pipeline
+    expected = trajectory(pipe, noise, 2)[-1].latents, sample_latents(pipe, PROMPTS, noise, 2, 3.0)
+    images = decode(pipe, expected[0])
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        setattr(pipe, name, cpu_offload(copy.deepcopy(getattr(pipe, name)), torch.device("cpu")))
+    assert pipe.unet.device.type == "meta"
+    found = trajectory(pipe, noise, 2)[-1].latents, sample_latents(pipe, PROMPTS, noise, 2, 3.0)
+    assert all(map(torch.equal, found, expected))
+    assert torch.equal(decode(pipe, found[0]), images)
+
+
 def test_decode_and_encode_apply_the_scaling_factor(untrained_pipeline, noise):
     vae = untrained_pipeline.vae
     images = decode(untrained_pipeline, noise, batch_size=2)
@@ -166,9 +181,30 @@ def test_float16_is_as_in_the_pipeline(untrained_pipeline, noise, force_upcast):
     torch.testing.assert_close(latents.float(), expected, rtol=1e-2, atol=2e-2)
 
     expected = by_pipeline(pipe, noise.half(), 2, 1.0)
-    last = trajectory(pipe, noise, 2)[-1].latents
-    assert last.dtype == torch.float16
-    torch.testing.assert_close(last, expected, rtol=1e-2, atol=1e-2)
+    for x_T in (noise, noise.half()):  # all but the UNet keeps the precision of the noise
+        last = trajectory(pipe, x_T, 2)[-1].latents
+        assert last.dtype == x_T.dtype
+        torch.testing.assert_close(last, expected, rtol=1e-2, atol=1e-2, check_dtype=False)
+
+
+def test_batches_have_as_many_images_as_fit():
+    """As many pixels as 64 images of the miniature; one image of SDXL."""
+    sizes: list[int] = []
+    latents = torch.zeros(65, 4, LATENT_SIZE, LATENT_SIZE)
+    vae = SimpleNamespace(
+        config=SimpleNamespace(scaling_factor=1.0),
+        dtype=latents.dtype,
+        parameters=lambda: iter([latents]),
+        decode=lambda x: sizes.append(len(x)) or SimpleNamespace(sample=x),
+        encode=lambda x: sizes.append(len(x)) or SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: x)),
+    )
+    pipe = SimpleNamespace(vae=vae, vae_scale_factor=SIZE // LATENT_SIZE)
+    decode(pipe, latents)
+    encode(pipe, torch.zeros(65, 3, SIZE, SIZE))
+    assert sizes == [64, 1] * 2
+    decode(pipe, latents[:2].repeat(1, 1, 16, 16))
+    encode(pipe, torch.zeros(2, 3, 1024, 1024))
+    assert sizes[4:] == [1, 1] * 2
 
 
 def test_one_image_and_remarks(untrained_pipeline):

@@ -7,7 +7,7 @@ from PIL import Image
 from nitro_lab.plots.canvas import enlarge
 from nitro_lab.sampling import sample_image
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.widgets.step_picker import step_picker
+from workbook.widgets.step_picker import step_picker
 
 PROMPT = "a large striped red star at the top on a sunset background"
 

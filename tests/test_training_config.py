@@ -66,6 +66,8 @@ def test_every_setting_is_an_option_with_its_type():
     given = {"teacher": "a", "init_from": "b", "prompts": "c.txt", "t_star": (10, 250, 500), "stages": (1, 3)}
     given |= {"gan_loss": "linear", "mixed_precision": "bf16", "step_sampling": "last_step", "one_step_prob": 0.5}
     given |= {"views": ("local_conditional", "global_unconditional"), "feature_indices": (0, 9)}
+    given |= {"student": "full", "lora_targets": ("to_q",), "shifted_timestep": 500}
+    given |= {"teacher_num_inference_steps": 4, "teacher_guidance_scale": 1.5}
     given |= {"pairing": "same_noise", "adam_betas": (0.0, 0.9), "disc_adam_betas": (0.25, 0.75)}
     for name, default in asdict(DistillConfig()).items():
         other = {bool: lambda x: not x, int: lambda x: x + 8, float: lambda x: x / 2}.get(type(default))

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
-from tiny_training import TINY, differing, saved_state, tiny
+from tiny_training import TINY, differing, saved_state, score_new_batch, tiny
 from torch import nn
 from training_fixtures import cache, private_cache  # noqa: F401
 
@@ -25,12 +25,12 @@ from nitro_lab.discriminators.optimizers import clipped, rmsprop
 from nitro_lab.discriminators.views import GlobalView, LocalView
 from nitro_lab.discriminators.zoo import ProjectionHead
 from nitro_lab.randomness import randint_below, seeded
-from nitro_lab.sampling import ONE_STEP, predict_x0, sample_trajectory
+from nitro_lab.sampling import predict_x0, sample_trajectory
 from nitro_lab.training.batch import extract_features, sample_batch
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.run import TrainingRun
 from nitro_lab.training.state import TrainState, prepare_training
-from nitro_lab.training.step import discriminator_loss, score_batch, training_step
+from nitro_lab.training.step import discriminator_loss, training_step
 
 GLOBAL = {"views": ("global_conditional",)}
 SILENT_G = GANLoss(hinge_d_loss, lambda real, fake: 0 * fake.mean())
@@ -69,7 +69,7 @@ def test_regularizer_is_trained_as_if_it_were_part_of_the_loss_but_not_reported_
 def test_extract_gives_a_regularizer_the_reals_own_features(tmp_path, precision):
     """With the same noise, t*, crops and precision: no difference to the reals but σ·ε."""
     state = prepare(tmp_path, mixed_precision=precision, views=("global_conditional", "local_unconditional"))
-    batch, _ = score_batch(state, first_panel(state), ONE_STEP, update_student=False)
+    batch, _ = score_new_batch(state, first_panel(state))
     with torch.no_grad():
         again = batch.extract(batch.real_x0, batch.real_embeds)
     for ours, theirs in zip(again, batch.real, strict=True):
@@ -143,7 +143,7 @@ def test_negatives_are_the_same_images_with_other_captions_and_count_half(tmp_pa
     parts = Parts(ProjectionHead, views, negatives=lambda x0, embeds: (x0, embeds[shuffled]))
     state = prepare(tmp_path, parts, gan_loss="non_saturating")
     panel = first_panel(state)
-    batch, negative = score_batch(state, panel, ONE_STEP, update_student=False)
+    batch, negative = score_new_batch(state, panel)
     with torch.no_grad():
         expected = panel.score(batch.extract(batch.real_x0, batch.real_embeds[shuffled]))
     torch.testing.assert_close(negative, expected)
@@ -168,7 +168,7 @@ def test_each_image_is_noised_to_its_own_timestep_by_a_law(tmp_path):
 
     settings = {"views": ("global_conditional", "local_conditional"), "t_star": (700, 900)}
     state, twin, plain = (prepare(tmp_path, Parts(sample_t_star=part), **settings) for part in (law, law, None))
-    batches = [score_batch(s, first_panel(s), ONE_STEP, False)[0] for s in (state, twin)]
+    batches = [score_new_batch(s, first_panel(s))[0] for s in (state, twin)]
     noise_level = randint_below(2, plain.generator)
     shape = dict.fromkeys(("age", "updates", "created", "logit_gap"), state.pool.shape[1:])
     assert calls == [(settings["t_star"][noise_level], TINY.batch_size, shape)] * 2
@@ -204,7 +204,7 @@ def test_the_law_and_the_batch_do_not_depend_on_how_many_processes_share_them(tm
         monkeypatch.setattr(type(state.accelerator), "num_processes", processes)
         monkeypatch.setattr(type(state.accelerator), "process_index", index)
         state.generator.set_state(start)
-        batch, _ = score_batch(state, panel, ONE_STEP, update_student=False)
+        batch, _ = score_new_batch(state, panel)
         seen.append((batch.real[0].t_star, batch.real_x0))
     for whole, *parts in zip(*seen, strict=True):
         assert torch.equal(whole, torch.cat(parts))
@@ -271,7 +271,7 @@ def test_levels_are_numbered_as_in_the_settings(tmp_path):
 
     views = {"all": GlobalView(), "crops": LocalView()}
     state = prepare(tmp_path, Parts(LevelHead, views), feature_indices=(7, 2), t_star=(250,))
-    batch, _ = score_batch(state, first_panel(state), ONE_STEP, False)
+    batch, _ = score_new_batch(state, first_panel(state))
     for logits, expected in zip(batch.real_logits, (7, 2, 107, 102), strict=True):
         assert logits[0].view(-1, 2).unique(dim=0).tolist() == [[expected, 250]]
 

@@ -72,7 +72,8 @@ def test_student_file_is_the_ema_in_half_precision_and_a_run_starts_from_it(whol
     assert set(whole.samples) == {0, 2, 4}
     assert all(images.shape == (8, 3, 64, 64) for images in whole.samples.values())
     assert not torch.equal(whole.samples[0], whole.samples[4])
-    made = {name: value.half() for name, value in whole.state.ema.module.state_dict().items()}
+    with whole.state.averaged() as student:
+        made = {name: value.half() for name, value in student.state_dict().items()}
     weights, loaded = load_file(whole.folder / "student.safetensors"), load_pipeline(whole.folder)
     assert loaded.scheduler.config.shifted_timestep == 250
     run = TrainingRun(tiny(init_from=str(whole.folder)), tmp_path)

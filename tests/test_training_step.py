@@ -1,6 +1,7 @@
 """The training step: which network gets which gradient, what a report holds, what each setting does."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,7 +15,7 @@ from nitro_lab.discriminators.views import GlobalView, LocalView
 from nitro_lab.training.batch import extract_features, sample_batch
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.state import TrainState, prepare_training
-from nitro_lab.training.step import training_step
+from nitro_lab.training.step import _update_student, training_step
 
 
 def prepare(tmp_path, parts=None, **settings) -> TrainState:
@@ -143,6 +144,7 @@ def test_both_sides_have_their_own_betas(tmp_path):
 
 def test_settings_that_do_not_fit_the_models_are_refused(tmp_path):
     settings = {"init_from.*mini-teacher": {"init_from": "mini-teacher"}, "5": {"stages": (5,)}}
+    settings |= {"fp16.*CUDA": {"mixed_precision": "fp16"}, "shard.*process": {"shard": True}}
     for named, setting in (settings | {"feature_indices.*10.*0 to 9": {"feature_indices": (10,)}}).items():
         with pytest.raises(ValueError, match=named):
             prepare(tmp_path, **setting)
@@ -178,6 +180,22 @@ def test_bfloat16_gradients_point_the_same_way_and_weights_stay_float32(tmp_path
     assert torch.cosine_similarity(heads, coarse_heads, 0) > 0.99
     assert torch.cosine_similarity(student, coarse_student, 0) > 0.7
     assert not torch.equal(student, coarse_student)
+
+
+def test_an_overflow_skips_the_update_and_halves_the_loss_scale_which_rises_again(tmp_path):
+    state = prepare(tmp_path, student_update_freq=2)
+    training_step(state, 0)
+    state = replace(state, config=replace(state.config, mixed_precision="fp16"))  # as on a GPU
+    before = copy_of(state.student), [average.clone() for average in state.ema.parameters()]
+    state.loss_scale.fill_(8.0)
+    _update_student(state, 2, is_finite=False)
+    assert state.loss_scale == 4
+    assert changed(before[0], state.student) == set()
+    assert all(map(torch.equal, before[1], state.ema.parameters()))
+    state.optimizer.zero_grad()
+    for update in (998, 999, 1000, 1999):
+        _update_student(state, 2 * update, is_finite=True)
+    assert state.loss_scale == 4 * 2 * 2
 
 
 def test_compiled_step_gives_the_same_losses(tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from hub import Hub, commit, running_hub, running_proxy
 from huggingface_hub import close_session, constants, hf_api
 from safetensors.torch import load_file
-from tiny_sdxl import NOT_WANTED, make_repository, write_student
+from tiny_sdxl import NOT_WANTED, make_repository, write_lora, write_student
 
-from nitro_lab.models import SDXL, load_pipeline
+from nitro_lab.models import MODELS, SDXL, find_source, load_pipeline
 from nitro_lab.weights import CheckpointError, fetch_file
 
 NITRO = "ChenDY/NitroFusion"
@@ -88,7 +88,9 @@ def test_nitrosd_in_its_own_process(repositories, tmp_path):
     assert "torchvision" not in done.stderr
 
 
-@pytest.mark.parametrize(("dtype", "middle"), [(torch.float32, ""), (torch.float16, ".fp16")])
+@pytest.mark.parametrize(
+    ("dtype", "middle"), [(torch.float32, ""), (torch.float16, ".fp16"), (torch.bfloat16, ".fp16")]
+)
 def test_only_what_is_needed_is_downloaded(hub, dtype, middle):
     pipe = load("nitrosd-realism", dtype)
     assert sorted(name.split("/", 2)[2] for name in hub.asked if name.endswith((".safetensors", ".onnx"))) == [
@@ -103,6 +105,36 @@ def test_only_what_is_needed_is_downloaded(hub, dtype, middle):
     hub.asked.clear()
     load("nitrosd-realism", dtype)
     assert hub.asked == []  # everything is in the cache
+
+
+TRAILING = [999, 749, 499, 249]
+TEACHERS = {  # name -> scheduler, timesteps, steps, guidance, and the file that is fetched beside the base's
+    "sdxl": ("EulerDiscreteScheduler", list(range(961, 0, -40)), 25, 5.0, SDXL, "unet/diffusion_pytorch_model"),
+    "sdxl-turbo": ("EulerDiscreteScheduler", [751, 501, 251, 1], 4, 0.0, "stabilityai/sdxl-turbo", "unet/"),
+    "sdxl-lightning": ("EulerDiscreteScheduler", TRAILING, 4, 0.0, "ByteDance/SDXL-Lightning", "sdxl_lightning_4step_"),
+    "dmd2": ("LCMScheduler", TRAILING, 4, 0.0, "tianweiy/DMD2", "dmd2_sdxl_4step_unet_fp16"),
+    "hyper-sdxl": ("DDIMScheduler", list(range(999, 0, -125)), 8, 0.0, "ByteDance/Hyper-SD", "Hyper-SDXL-8steps-lora"),
+}
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_teachers_by_name(hub, repositories, tmp_path, name):
+    """Each with the schedule that it was trained for. The turbo model's repository is here the base's."""
+    scheduler, timesteps, steps, guidance, repo, file = TEACHERS[name]
+    for writer, path in ((write_student, MODELS[name].unet), (write_lora, "".join(MODELS[name].loras))):
+        if path:
+            (tmp_path / repo).mkdir(parents=True)
+            writer(tmp_path / repo / Path(path).name)
+    hub.repositories[repo] = repositories[SDXL] if repo.startswith("stabilityai") else tmp_path / repo
+    pipe, source = load(name, torch.float16), find_source(name)
+    pipe.scheduler.set_timesteps(steps)
+    assert (type(pipe.scheduler).__name__, pipe.scheduler.timesteps.long().tolist()) == (scheduler, timesteps)
+    assert source.sampling == (steps, guidance)
+    assert [asked for asked in hub.asked if asked.endswith(".safetensors") and asked.startswith(f"{repo}/{file}")]
+    unets = [asked for asked in hub.asked if asked.startswith(f"{SDXL}/unet/diffusion")]
+    assert len(unets) == (name in ("sdxl", "hyper-sdxl"))
+    latents = pipe.to(torch.float32)("a b", num_inference_steps=steps, guidance_scale=guidance, output_type="latent")
+    assert latents.images.isfinite().all()
 
 
 def test_without_a_student_the_unet_is_downloaded_in_shards(hub, tmp_path):

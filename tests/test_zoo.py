@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import TINY
+from tiny_training import TINY, score_new_batch
 from torch import nn
 from training_fixtures import cache, private_cache  # noqa: F401
 
@@ -33,7 +33,7 @@ from nitro_lab.discriminators.zoo import (
 from nitro_lab.sampling import PromptEmbeds
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.state import TrainState, prepare_training
-from nitro_lab.training.step import score_batch, training_step
+from nitro_lab.training.step import training_step
 
 LEVELS = [(64, 16), (64, 8), (80, 8), (80, 4), (96, 4), (64, 4), (96, 2)]  # the miniature's, of latents and crops
 TEXT_DIM = 7
@@ -194,7 +194,7 @@ def test_no_mismatched_caption_is_its_own():
 def test_feature_matching_is_0_for_equal_means_and_reaches_the_student(tmp_path):
     state = prepare("PCM", tmp_path, student_loss=partial(feature_matching, weight=2.0))
     panel = state.pool.sample(0, 1)
-    batch, _ = score_batch(state, panel, training_step(state, 0).student_step, True)
+    batch, _ = score_new_batch(state, panel, training_step(state, 0).student_step, update_student=True)
     pairs = list(zip(batch.real[0].maps, batch.fake[0].maps, strict=True))
     mean = sum(((f.mean(0) - r.mean(0)) ** 2).mean() for r, f in pairs) / len(pairs)
     each = sum(((f - r) ** 2).mean() for r, f in pairs) / len(pairs)

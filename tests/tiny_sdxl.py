@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -93,3 +94,13 @@ def write_student(path: Path, seed: int = 7) -> None:
     """Write a student's UNet in half precision, as NitroSD's authors publish theirs."""
     weights = {name: value.half().contiguous() for name, value in seeded(seed, make_unet).state_dict().items()}
     save_file(weights, path, metadata={"format": "pt"})
+
+
+def write_lora(path: Path, seed: int = 0) -> Path:
+    """Write a random LoRA of the UNet's attention, as diffusers does."""
+    unet = make_unet()
+    config = LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    seeded(seed, lambda: unet.add_adapter(config))
+    layers = get_peft_model_state_dict(unet)
+    StableDiffusionXLPipeline.save_lora_weights(path.parent, layers, weight_name=path.name)
+    return path

@@ -7,7 +7,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from nitro_lab.discriminators.losses import GANBatch
+from nitro_lab.discriminators.pool import Panel
+from nitro_lab.sampling import ONE_STEP, StudentStep
+from nitro_lab.training.batch import sample_fakes
 from nitro_lab.training.config import DistillConfig
+from nitro_lab.training.state import TrainState
+from nitro_lab.training.step import score_batch
 
 TINY = DistillConfig(
     num_real_samples=8,
@@ -30,6 +36,13 @@ CHECKPOINT = "checkpoint.safetensors"
 def tiny(**settings) -> DistillConfig:
     """`TINY` with other settings."""
     return replace(TINY, **settings)
+
+
+def score_new_batch(
+    state: TrainState, panel: Panel, student_step: StudentStep = ONE_STEP, update_student: bool = False
+) -> tuple[GANBatch, list[torch.Tensor] | None]:
+    """What `score_batch` gives for a new batch, of all views."""
+    return score_batch(state, panel, sample_fakes(state, panel.noise_level, student_step, update_student))
 
 
 def as_options(settings: dict) -> list[str]:

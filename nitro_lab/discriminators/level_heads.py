@@ -40,11 +40,14 @@ class LevelHeads:
         self.size, self.constant_size = (sum(x.numel() for x in d.values()) for d in (self.trained, self.constants))
 
     def initialize(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return parameters (count, P) and constants (count, Q) of new heads, as the architecture initializes them."""
+        """Return parameters (count, P) and constants (count, Q) of new heads, as the architecture initializes them.
+
+        They are on the CPU, so that one seed makes the same heads on every device.
+        """
         seed = randint_below(2**62, generator)
         with torch.no_grad():
             rows = seeded(seed, lambda: [self._flatten(self.make()) for _ in range(count)])
-        params, constants = (torch.stack(parts).to(generator.device) for parts in zip(*rows, strict=True))
+        params, constants = map(torch.stack, zip(*rows, strict=True))
         return params, constants
 
     def _flatten(self, module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,13 @@ its cost does not depend on the pool's size.
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import product
 
 import torch
 from torch import Generator, Tensor, nn
 
+from nitro_lab.devices import to_device
 from nitro_lab.discriminators import selection
 from nitro_lab.discriminators.inputs import ViewFeatures
 from nitro_lab.discriminators.level_heads import LevelHeads
@@ -33,9 +35,18 @@ class Panel:
         self.noise_level, self.indices = noise_level, indices
         self._heads = pool.level_heads
         self._cells = list(product(*map(range, indices.shape[:2])))  # view, level
-        rows = [(level, (noise_level, view, indices[view, level])) for view, level in self._cells]
-        self._params = [pool.level_state(level)[0][row].requires_grad_() for level, row in rows]
-        self._constants = [pool.constants(level)[row] for level, row in rows]
+        on_device = to_device(indices, pool.level_state(0)[0].device)
+        rows = [(level, noise_level, view, on_device[view, level]) for view, level in self._cells]
+        self._params = [pool.level_state(level)[0][n, v].index_select(0, i).requires_grad_() for level, n, v, i in rows]
+        self._constants = [pool.constants(level)[n, v].index_select(0, i) for level, n, v, i in rows]
+
+    def only(self, views: Sequence[int]) -> "Panel":
+        """The same heads, but of some views, whose features `score` then gets."""
+        part = copy(self)
+        places = [place for place, (view, _) in enumerate(self._cells) if view in views]
+        part._cells = [(views.index(self._cells[place][0]), self._cells[place][1]) for place in places]
+        part._params, part._constants = ([rows[p] for p in places] for rows in (self._params, self._constants))
+        return part
 
     def score(self, views: Sequence[ViewFeatures]) -> list[Tensor]:
         """Return each cell's logits (n, all logits of a head), ordered by view, then by feature level.
@@ -60,10 +71,11 @@ class DiscriminatorPool(nn.Module):
     Args:
         head: makes a head from a channel count; from all levels' channels, if it sees all of them.
         channels: of each feature level; one list of all levels' channels for heads that see all levels.
-        generator: source of all randomness: initial parameters, sampling, refresh. The pool is on its device.
+        generator: source of all randomness: initial parameters, sampling, refresh; on the CPU.
         vectorize: run the heads of a cell together; False: one after another, for heads that `torch.vmap` cannot run.
         reset_optimizer: a re-initialized head starts with an empty optimizer state; False: it keeps the old one.
         sample_heads, select_refreshed: policies, see `nitro_lab.discriminators.selection`.
+        device: of the heads and their optimizer's state; all statistics are on the CPU.
 
     Attributes:
         shape: (noise_levels, views, levels, heads_per_cell).
@@ -82,14 +94,17 @@ class DiscriminatorPool(nn.Module):
         reset_optimizer: bool = True,
         sample_heads: selection.SamplePolicy = selection.sample_uniform,
         select_refreshed: selection.RefreshPolicy = selection.refresh_uniform,
+        device: torch.device | str = "cpu",
     ):
         super().__init__()
         self.generator, self.reset_optimizer = generator, reset_optimizer
         self.sample_heads, self.select_refreshed = sample_heads, select_refreshed
         self.shape = (noise_levels, views, len(channels), heads_per_cell)
-        self.level_heads = [LevelHeads(head, width, generator.device, vectorize) for width in channels]
+        device = torch.device(device)
+        self.level_heads = [LevelHeads(head, width, device, vectorize) for width in channels]
         for level, heads in enumerate(self.level_heads):
-            params, constants = heads.initialize(noise_levels * views * heads_per_cell, generator)
+            rows = heads.initialize(noise_levels * views * heads_per_cell, generator)
+            params, constants = (x.to(device) for x in rows)
             cells = (noise_levels, views, heads_per_cell)
             params = params.view(*cells, heads.size)
             self.register_buffer(f"params{level}", params)
@@ -134,7 +149,7 @@ class DiscriminatorPool(nn.Module):
         if not 1 <= heads_per_cell <= self.shape[3]:
             raise ValueError(f"heads_per_cell is {heads_per_cell}; it must be from 1 to the pool's {self.shape[3]}.")
         stats = {name: values[noise_level] for name, values in self.stats().items()}
-        indices = self.sample_heads(stats, heads_per_cell, self.generator).cpu()
+        indices = self.sample_heads(stats, heads_per_cell, self.generator)
         selection.check_sampled(indices, (*self.shape[1:3], heads_per_cell), self.shape[3])
         return Panel(self, noise_level, indices)
 
@@ -171,8 +186,8 @@ class DiscriminatorPool(nn.Module):
         ]
         params, exp_avg, exp_avg_sq = map(list, zip(*rows, strict=True))
         grads = [row for cell in gradients for row in cell]
-        counts = self.optimizer_steps[panel.noise_level].gather(-1, panel.indices).flatten()
-        steps = list(counts.to(grads[0].device, torch.float32))  # a copy, which the optimizer increments
+        counts = self.optimizer_steps[panel.noise_level].gather(-1, panel.indices).flatten().float()
+        steps = list(to_device(counts, grads[0].device))  # a copy, which the optimizer increments
         optimizer(HeadRows(params, grads, exp_avg, exp_avg_sq, steps), learning_rate)
         self._count_update(panel, logit_gaps)
 
@@ -195,9 +210,9 @@ class DiscriminatorPool(nn.Module):
         if not 0 <= rate <= 1:
             raise ValueError(f"rate is {rate}; it must be from 0 to 1 (0.01 in the paper).")
         self.iteration += 1
-        rounding = torch.rand(1, generator=self.generator, device=self.generator.device).item()
+        rounding = torch.rand(1, generator=self.generator).item()
         count = int(rate * self.updates.numel() + rounding)
-        indices = self.select_refreshed(self.stats(), count, self.generator).cpu()
+        indices = self.select_refreshed(self.stats(), count, self.generator)
         selection.check_refreshed(indices, count, self.shape)
         self.reinitialize(indices)
         return indices
@@ -205,14 +220,17 @@ class DiscriminatorPool(nn.Module):
     def reinitialize(self, indices: Tensor) -> None:
         """Re-initialize the heads at indices (k, 4): their parameters, statistics and, if so set, optimizer state."""
         for level, heads in enumerate(self.level_heads):
-            noise_level, view, _, place = indices[indices[:, 2] == level].unbind(1)
-            if len(place):
-                params, exp_avg, exp_avg_sq = self.level_state(level)
-                new_params, new_constants = heads.initialize(len(place), self.generator)
+            rows = indices[indices[:, 2] == level].tolist()
+            if not rows:
+                continue
+            params, exp_avg, exp_avg_sq = self.level_state(level)
+            new = (to_device(x, params.device) for x in heads.initialize(len(rows), self.generator))
+            for (noise_level, view, _, place), new_params, new_constants in zip(rows, *new, strict=True):
                 params[noise_level, view, place] = new_params
                 self.constants(level)[noise_level, view, place] = new_constants
                 if self.reset_optimizer:
-                    exp_avg[noise_level, view, place] = exp_avg_sq[noise_level, view, place] = 0
+                    for moments in (exp_avg, exp_avg_sq):
+                        moments[noise_level, view, place].zero_()
         index = tuple(indices.unbind(1))
         if self.reset_optimizer:
             self.optimizer_steps[index] = 0

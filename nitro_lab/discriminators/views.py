@@ -75,6 +75,7 @@ def view_features(
     feature_indices: Sequence[int],
     all_levels: bool,
     generator: Generator,
+    selected: Sequence[int] = (),
 ) -> list[ViewFeatures]:
     """Float32 features of each view of latents (B, C, h, w), which were noised to timesteps (B,).
 
@@ -82,13 +83,25 @@ def view_features(
         feature_indices: feature levels of the backbone that are kept.
         all_levels: for heads that see all of them: one list of maps.
         generator: of the crops.
+        selected: indices of the views; empty: all. The crops of a view do not depend on it.
     """
     inputs = [view(latents, embeds, empty_embeds, generator) for view in views.values()]
-    features = []
-    for index, (seen, view_embeds) in enumerate(inputs):
-        rows = timesteps.repeat(len(seen) // len(latents))
-        maps = backbone(seen, rows, view_embeds)
-        levels = [maps[level].float() for level in feature_indices]
-        pooled = view_embeds.pooled_prompt_embeds.float()
-        features.append(ViewFeatures([levels] if all_levels else levels, pooled, rows, index, feature_indices))
-    return features
+    chosen, features = list(selected or range(len(inputs))), {}
+    for shape in {inputs[index][0].shape: None for index in chosen}:  # views of one shape share a pass
+        same = [index for index in chosen if inputs[index][0].shape == shape]
+        rows, together = timesteps.repeat(shape[0] // len(latents)), _join([inputs[index] for index in same])
+        maps = backbone(together[0], rows.repeat(len(same)), together[1])
+        levels = [maps[level].float().chunk(len(same)) for level in feature_indices]
+        for place, index in enumerate(same):
+            mine = [level[place] for level in levels]
+            pooled = inputs[index][1].pooled_prompt_embeds.float()
+            features[index] = ViewFeatures([mine] if all_levels else mine, pooled, rows, index, feature_indices)
+    return [features[index] for index in chosen]
+
+
+def _join(views: Sequence[Seen]) -> Seen:
+    """The rows of several views."""
+    if len(views) == 1:
+        return views[0]
+    fields = zip(*(vars(embeds).values() for _, embeds in views), strict=True)
+    return torch.cat([latents for latents, _ in views]), PromptEmbeds(*map(torch.cat, fields))

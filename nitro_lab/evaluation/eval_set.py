@@ -2,15 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from diffusers import StableDiffusionXLPipeline as Pipeline
 from platformdirs import user_cache_path
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nitro_lab.checkpoint import atomic_write, hash_of, pipeline_hashes
+from nitro_lab.checkpoint import hash_of, pipeline_hashes, read_or_make
 from nitro_lab.evaluation import metrics
 from nitro_lab.evaluation.two_sample import told_apart
 from nitro_lab.integers import integer
@@ -18,7 +16,6 @@ from nitro_lab.mini.classifier import SceneClassifier
 from nitro_lab.mini.render import render
 from nitro_lab.mini.world import FACTORS, all_scenes, caption, split_scenes
 from nitro_lab.sampling import decode, encode, latent_shape, sample_latents
-from nitro_lab.weights import reading
 
 __all__ = [
     "FEW_TEACHER_STEPS",
@@ -83,12 +80,13 @@ def make_eval_set(
     renders = through_vae(pipe, render(scenes, generator))
     features = classifier.predict(renders.float()).features
     sharpness, detail = metrics.sharpness(renders), metrics.random_features(renders)
-    return EvalSet(scenes.to(pipe.device), x_T.to(pipe.device), features, detail, sharpness, classifier)
+    device = pipe._execution_device  # `pipe.device` is the CPU for one that is offloaded
+    return EvalSet(scenes.to(device), x_T.to(device), features, detail, sharpness, classifier)
 
 
 def through_vae(pipe: Pipeline, images: Tensor) -> Tensor:
     """Encode and decode images (N, 3, 64, 64), since no model can be sharper than its autoencoder."""
-    return decode(pipe, encode(pipe, images.to(pipe.device, pipe.vae.dtype)))
+    return decode(pipe, encode(pipe, images))
 
 
 def render_again(eval_set: EvalSet, pipe: Pipeline, seed: int = 0) -> Tensor:
@@ -122,12 +120,8 @@ def sample_eval_set_cached(
     settings: dict[str, object] = {"model": pipeline_hashes(pipe), "noise": noise, "steps": num_inference_steps}
     settings["guidance"] = guidance_scale  # with the prompts, all that the latents depend on
     path = user_cache_path("nitro-lab") / f"eval-{hash_of(settings, prompts)}.safetensors"
-    if not path.exists():
-        x0 = sample_latents(pipe, prompts, x_T, num_inference_steps, guidance_scale, progress=progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, partial(save_file, {"x0": x0.contiguous()}))
-    with reading(path):
-        return decode(pipe, load_file(path, device=str(pipe.device))["x0"])
+    arguments = pipe, prompts, x_T, num_inference_steps, guidance_scale
+    return decode(pipe, read_or_make(path, lambda: {"x0": sample_latents(*arguments, progress=progress)})["x0"])
 
 
 def with_teacher(eval_set: EvalSet, pipe: Pipeline, progress: str | None = None) -> EvalSet:

@@ -33,7 +33,14 @@ _WIDTHS = (3, 24, 24, 24)  # channels of the random network, which works at full
 
 def frechet_distance(x: torch.Tensor, y: torch.Tensor) -> float:
     """Fréchet distance of Gaussians fitted to features x (N, D) and y (M, D) (Heusel et al. 2017, eq. 6)."""
-    x, y = _check_features(x=x, y=y)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"x and y must be (N, D) and (M, D); they are {(*x.shape,)} and {(*y.shape,)}.")
+    for name, features in {"x": x, "y": y}.items():
+        if len(features) < 2:
+            raise ValueError(f"{name} has {len(features)} row(s); at least 2 are needed.")
+        if not features.isfinite().all():
+            raise ValueError(f"{name} has NaN or infinite values; check the images or the weights that they come from.")
+    x, y = x.double(), y.double()
     cov_x, cov_y = torch.cov(x.T), torch.cov(y.T)
     # tr √(Cx·Cy): the product is similar to a positive semi-definite matrix, so its eigenvalues are real and ≥ 0.
     product = cov_x @ cov_y
@@ -119,16 +126,3 @@ def wilson_interval(fraction: float, count: int) -> tuple[float, float]:
     """95 % interval of a fraction of `count` images (Wilson 1927); it stays in [0, 1] and has a width at 0 and 1."""
     interval = binomtest(round(fraction * count), count).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def _check_features(**sets: torch.Tensor) -> list[torch.Tensor]:
-    """Two sets of features in float64; refuses shapes and values that a distance is not defined for."""
-    (first, x), (second, y) = sets.items()
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"{first} and {second} must be (N, D) and (M, D); they are {(*x.shape,)} and {(*y.shape,)}.")
-    for name, features in sets.items():
-        if len(features) < 2:
-            raise ValueError(f"{name} has {len(features)} row(s); at least 2 are needed.")
-        if not features.isfinite().all():
-            raise ValueError(f"{name} has NaN or infinite values; check the images or the weights that they come from.")
-    return [features.double() for features in sets.values()]

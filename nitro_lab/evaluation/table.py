@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from nitro_lab.checkpoint import atomic_write
 from nitro_lab.evaluation import eval_set as evaluation
 from nitro_lab.evaluation.eval_set import FEW_TEACHER_STEPS, TEACHER_GUIDANCE, TEACHER_STEPS
-from nitro_lab.evaluation.metrics import LOWER_IS_BETTER, wilson_interval
+from nitro_lab.evaluation.metrics import wilson_interval
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.mini.world import FACTORS
 from nitro_lab.models import load_pipeline
 from nitro_lab.sampling import format_steps
 
-__all__ = ["TEACHER", "Columns", "cheapest_teacher", "evaluate_models", "format_table", "write_table"]
+__all__ = ["TEACHER", "Columns", "evaluate_models", "format_table", "write_table"]
 
 TEACHER = "mini-teacher"
 Columns = dict[str, dict[str, float]]
@@ -63,24 +64,6 @@ def _teacher_title(steps: int) -> str:
     return f"teacher, {format_steps(steps)}"
 
 
-def cheapest_teacher(columns: Columns, student: str, metric: str = "told_apart") -> int | None:
-    """Return the fewest steps in which the teacher is as good as a student in one metric, or None if it never is.
-
-    `student` is a title of `columns`, from `evaluate_models`. The teacher's steps cost two passes of the UNet each,
-    one with the caption and one without (guidance); a student's step costs one.
-    """
-    for steps in (*FEW_TEACHER_STEPS, TEACHER_STEPS):
-        teacher = columns.get(_teacher_title(steps))
-        if teacher and _error(metric, teacher[metric]) <= _error(metric, columns[student][metric]):
-            return steps
-    return None
-
-
-def _error(metric: str, value: float) -> float:
-    """How far from the best a value is: sharpness is best at 1, that of the renders; fractions of images are high."""
-    return abs(value - 1) if metric == "sharpness" else value if metric in LOWER_IS_BETTER else -value
-
-
 def format_table(columns: Columns, num_images: int) -> str:
     """Format one row for each metric; fractions in per cent, with 95 % intervals: of `num_images`, or of networks."""
     rows = {n: None for column in columns.values() for n in column if n not in _HIDDEN}
@@ -103,5 +86,4 @@ def _format(name: str, column: dict[str, float], num_images: int) -> str:
 def write_table(columns: Columns, path: Path) -> None:
     """Write the columns as JSON: {column: {metric: value}}; NaN becomes null."""
     table = {title: {n: None if math.isnan(x) else x for n, x in column.items()} for title, column in columns.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(table, indent=2) + "\n")
+    atomic_write(path, lambda file: file.write_text(json.dumps(table, indent=2) + "\n"))

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -15,8 +17,9 @@ import psutil
 import torch
 from diffusers.utils import logging as diffusers_logging
 from einops import rearrange
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from PIL import Image
+from platformdirs import user_cache_path
 from transformers.utils import logging as transformers_logging
 
 from nitro_lab.checkpoint import atomic_write, hash_of, pipeline_hashes, weights_hash
@@ -26,7 +29,7 @@ from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.models import load_pipeline
 from nitro_lab.training.code_hash import library_hash
 from nitro_lab.training.config import DistillConfig
-from nitro_lab.training.data import read_prompts
+from nitro_lab.training.data import read_prompts, teacher_sampling
 from nitro_lab.training.part_checks import check_parts
 from nitro_lab.training.parts import Parts, Variant, apply_variant
 from nitro_lab.training.run import TrainingRun
@@ -146,6 +149,7 @@ def plan(
             settings = replace(settings, seed=seed, max_train_steps=steps, separate_pool_rng=True)
             values = settings.key_settings() | {"max_train_steps": settings.max_train_steps, "num_images": num_images}
             values |= {"models": hashes(settings.teacher, settings.init_from), "parts": parts.code_hashes()}
+            values["teacher_sampling"] = teacher_sampling(settings)
             digest = hash_of(values, read_prompts(settings))
             key, reference = hash_of({"settings": digest, "library": library}, []), next(iter(variants))
             run = PlannedRun(name, settings, parts, num_images, digest, library, key, folder / key, reference)
@@ -162,11 +166,13 @@ def execute(runs: Sequence[PlannedRun], jobs: int | None = None) -> Iterator[Res
         raise ValueError("jobs is 0; give the number of runs at a time, -1 for all CPU cores, or None.")
     jobs = joblib.effective_n_jobs(jobs or torch.cuda.device_count() or joblib.cpu_count())
     jobs = max(1, min(jobs, len(missing)))  # joblib shares the cores among them
+    if jobs == 1:
+        _bind_gpu()
     for run in {run.variant: run for run in reversed(missing)}.values():
         _check(run)
     print(f"Runs on disk: {len(known)}. To train: {len(missing)}.", _estimate(missing, jobs) if missing else "")
     yield from found
-    tasks = (joblib.delayed(finish)(run, index) for index, run in enumerate(missing))
+    tasks = (joblib.delayed(finish)(run) for run in missing)
     for result in joblib.Parallel(jobs, batch_size=1, return_as="generator_unordered")(tasks):
         yield from (replace(result, variant=run.variant) for run in runs if run.key == result.key)
 
@@ -215,17 +221,31 @@ def _estimate(runs: Sequence[PlannedRun], jobs: int) -> str:
     )
 
 
-def finish(run: PlannedRun, index: int = 0) -> Result:
-    """Train and evaluate a run, resume it, or load its result, in one process at a time; `index` selects the GPU."""
+def finish(run: PlannedRun) -> Result:
+    """Train and evaluate a run, resume it, or load its result, in one process at a time."""
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()  # those of parallel processes would overwrite each other
-    if torch.cuda.is_available():
-        torch.cuda.set_device(index % torch.cuda.device_count())
+    _bind_gpu()
     if library_hash() != run.library:
         raise ValueError("nitro_lab was patched, or edited since it was imported. Restart the kernel, or pass jobs=1.")
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / "result.lock"):
         return run.find() or _train_and_evaluate(run)
+
+
+@cache
+def _bind_gpu() -> FileLock | None:
+    """Use the first GPU that no other process of a comparison has taken; with more processes than GPUs, all in turn.
+
+    A process keeps it until it ends, since the evaluation set is there.
+    """
+    for place in count() if torch.cuda.is_available() else ():
+        lock = FileLock(user_cache_path("nitro-lab", ensure_exists=True) / f"gpu-{place}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            torch.cuda.set_device(place % torch.cuda.device_count())
+            return lock
+    return None
 
 
 def _train_and_evaluate(run: PlannedRun) -> Result:
@@ -273,7 +293,7 @@ def _eval_set(teacher: str, num_images: int) -> evaluation.EvalSet:
 
 def _evaluate(run: PlannedRun, eval_set: evaluation.EvalSet) -> dict[str, float]:
     """Metrics of the student in the run's folder; its first samples are written to grid.png."""
-    pipe = load_pipeline(run.config.init_from, unet=run.folder / "student.safetensors")
+    pipe = load_pipeline(run.folder)
     images = evaluation.sample_eval_set(eval_set, pipe, 1)
     grid = rearrange(images[:_GRID_IMAGES].float().clamp(-1, 1) * 127.5 + 127.5, "n c h w -> h (n w) c")
     Image.fromarray(grid.round().byte().cpu().numpy()).save(run.folder / "grid.png")

@@ -1,6 +1,7 @@
 """Tables of a comparison: means over seeds and paired differences, with 95 % intervals (Student's t)."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -11,19 +12,7 @@ from nitro_lab.experiments.compare import Result
 
 __all__ = ["LOWER_IS_BETTER", "NO_DIRECTION", "format_summary", "summarize", "to_frame"]
 
-_LABELS = (
-    "variant",
-    "seed",
-    "steps",
-    "num_images",
-    "key",
-    "settings",
-    "captions",
-    "grid",
-    "failed",
-    "reference",
-    "told_apart_half",
-)
+_LABELS = {field.name for field in fields(Result)} - {"seconds", "memory", "num_parameters", "logit_gap"}
 LOWER_IS_BETTER = (*metrics.LOWER_IS_BETTER, "seconds", "memory", "num_parameters")
 NO_DIRECTION = ("logit_gap", "sharpness")  # sharpness is best at 1, that of the renders
 
@@ -63,7 +52,7 @@ def summarize(results: Iterable[Result] | pd.DataFrame, reference: str | None = 
         )
     variants.sort(key=lambda name: name != reference)
     failed = runs["failed"].notna() & (runs["failed"] != "")
-    names = [name for name in runs.columns if name not in _LABELS]
+    names = [name for name in runs.columns if name not in {*_LABELS, "told_apart_half"}]
     values = runs[~failed].melt(["variant", "seed"], names, "metric", "mean")
     paired = values[values["variant"] == reference].drop(columns="variant")
     values = values.merge(paired, "left", ["metric", "seed"], suffixes=("", "_reference"))

@@ -68,8 +68,9 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.BatchNorm2d(outputs), nn.ReLU())))
 
 
-def load_scene_classifier(device: str | torch.device = "cpu", path: Path = CLASSIFIER_FILE) -> SceneClassifier:
-    """Load the trained classifier in float32, in eval mode and without gradients."""
+def load_scene_classifier(device: str | torch.device | None = None, path: Path = CLASSIFIER_FILE) -> SceneClassifier:
+    """Load the trained classifier in float32, in eval mode and without gradients; by default on CUDA if available."""
     classifier = SceneClassifier()
     classifier.load_state_dict(load_file(path))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")  # as `load_pipeline`
     return classifier.to(device).eval().requires_grad_(False)

@@ -22,7 +22,10 @@ import nitro_lab
 __all__ = ["code_hash", "library_hash"]
 
 # Of the zoo, what a run uses is one of its parts.
-_ROOMS = ("randomness", "scheduler", "sampling", "backbones", "discriminators", "training", "evaluation", "mini")
+_ROOMS = (
+    *("randomness", "devices", "scheduler", "sampling", "vae", "backbones", "discriminators", "training"),
+    *("evaluation", "mini"),
+)
 
 
 def code_hash(part: Any) -> str:
@@ -42,6 +45,8 @@ def _describe_members(members: Mapping[str, Any]) -> str:
     """The functions of a module or class, those of its classes, and its constants."""
     texts = []
     for name, value in members.items():
+        if name.startswith(("__compiled_fn", "__resume_at")):  # of torch.compile
+            continue
         function = getattr(value, "__func__", getattr(value, "fget", value))  # of methods and properties
         if inspect.isfunction(function):
             texts.append(f"{name} {_describe_code(function.__code__)} {_describe(function.__defaults__)}")

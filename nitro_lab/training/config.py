@@ -12,14 +12,15 @@ __all__ = ["DistillConfig", "GANLossName", "StepSampling"]
 GANLossName = Literal["linear", "hinge", "non_saturating", "relativistic"]
 Pairing = Literal["independent", "same_noise"]
 StepSampling = Literal["any_schedule", "any_step", "last_step"]
-MixedPrecision = Literal["no", "bf16"]
+MixedPrecision = Literal["no", "bf16", "fp16"]
+StudentKind = Literal["full", "lora"]
 ViewName = Literal["global_conditional", "local_conditional", "local_unconditional", "global_unconditional"]
 
 _PAPER_VIEWS: tuple[ViewName, ...] = ("global_conditional", "local_conditional", "local_unconditional")
 _POSITIVE = (
     *("max_train_steps", "batch_size", "gradient_accumulation_steps", "checkpointing_steps", "stage_steps"),
-    *("student_update_freq", "disc_update_freq", "num_real_samples", "num_prompts", "teacher_num_inference_steps"),
-    *("heads_per_cell", "head_width", "head_depth", "crop_size", "crops_per_image"),
+    *("student_update_freq", "disc_update_freq", "num_real_samples", "num_prompts"),
+    *("heads_per_cell", "head_width", "head_depth", "crop_size", "crops_per_image", "lora_rank"),
 )
 _NON_NEGATIVE = ("disc_warmup_steps", "learning_rate", "disc_learning_rate")
 
@@ -34,7 +35,11 @@ class DistillConfig:
 
     teacher: str = "mini-teacher"  # model that generates the real samples; its encoder is the backbone
     init_from: str = "mini-regressed"  # one-step model that the student starts from, with its shifted timestep
-    prompts: str = ""  # text file with one prompt a line; empty: the training captions of the miniature
+    shifted_timestep: int | None = None  # of the student; None: init_from's, which must have one
+    student: StudentKind = "full"  # lora: the backbone and the student share init_from's UNet, which is not changed
+    lora_rank: int = 64  # of the student's LoRA
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # layers of the UNet that get a LoRA
+    prompts: str = ""  # text file, or file.csv:column, file.parquet:column, dataset:column; empty: training captions
     seed: int = 0  # random seed of the training
     max_train_steps: int = 400  # a finished run continues if this is raised
     batch_size: int = 16  # images of one forward pass, over all processes
@@ -43,8 +48,8 @@ class DistillConfig:
     num_real_samples: int = 1024  # teacher samples kept on disk
     real_samples_seed: int = 0  # random seed of the teacher samples; runs with other seeds share them
     num_prompts: int = 4096  # further prompts, for fakes only; their embeddings are kept on disk
-    teacher_num_inference_steps: int = 12  # for each real sample
-    teacher_guidance_scale: float = 3.0  # for each real sample; 1 or less disables guidance
+    teacher_num_inference_steps: int | None = None  # for each real sample; None: as the teacher is meant to be sampled
+    teacher_guidance_scale: float | None = None  # for each real sample, likewise; 1 or less disables guidance
 
     t_star: tuple[int, ...] = (10, 250, 500, 750)  # noise levels of the discriminators [F]
     views: tuple[ViewName, ...] = _PAPER_VIEWS  # what the heads see [F]
@@ -80,8 +85,12 @@ class DistillConfig:
     ema_decay: float = 0.99  # of the student's averaged weights, which are the result
 
     checkpointing_steps: int = 50  # steps between checkpoints
-    mixed_precision: MixedPrecision = "no"  # bf16 is for CUDA
+    mixed_precision: MixedPrecision = "no"  # bf16 or, on GPUs before Ampere, fp16; frozen networks are kept in it
+    gradient_checkpointing: bool = False  # less memory for activations, a third more time; the teacher leaves the GPU
+    view_by_view: bool = False  # graph of one view at a time: less memory, one more pass of the student
+    shard: bool = False  # spread a full student, its gradients and moments over all processes (FSDP2)
     compile: bool = False  # torch.compile student and backbone; the first step then takes minutes
+    deterministic: bool = False  # on CUDA: the same bits again, by slower kernels; for the whole process
 
     def __post_init__(self) -> None:
         """Refuse impossible settings before anything is loaded; make integers of other libraries Python's."""
@@ -89,13 +98,15 @@ class DistillConfig:
             name, value = field.name, getattr(self, field.name)
             if get_origin(field.type) is Literal:
                 self._check_choices(name, [value], get_args(field.type))
-            elif field.type is int:
+            elif field.type is int or (field.type == int | None and value is not None):
                 object.__setattr__(self, name, integer(name, value))
             elif field.type == tuple[int, ...]:
                 object.__setattr__(self, name, tuple(integer(f"an entry of {name}", entry) for entry in value))
         self._check_choices("views", self.views, get_args(ViewName))
         for name in _POSITIVE:
             self._check_range(name, 1)
+        if self.teacher_num_inference_steps is not None:
+            self._check_range("teacher_num_inference_steps", 1)
         for name in _NON_NEGATIVE:
             self._check_range(name, 0)
         for name in ("refresh_rate", "ema_decay", "one_step_prob"):
@@ -107,6 +118,8 @@ class DistillConfig:
             betas = getattr(self, name)
             if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
                 raise ValueError(f"{name} is {betas}; give two values, each at least 0 and below 1.")
+        if self.shard and self.student == "lora":
+            raise ValueError("shard is set with student lora; only a full student can be sharded.")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be above 0 (inf disables clipping).")
         if not self.t_star or min(self.t_star) < 0 or max(self.t_star) > 999:

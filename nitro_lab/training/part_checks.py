@@ -10,6 +10,7 @@ from nitro_lab.discriminators.losses import GANBatch
 from nitro_lab.discriminators.optimizers import HeadRows
 from nitro_lab.discriminators.selection import check_refreshed
 from nitro_lab.sampling import ONE_STEP, PromptEmbeds
+from nitro_lab.training.batch import sample_fakes
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.state import TrainState
 from nitro_lab.training.step import score_batch
@@ -34,8 +35,10 @@ def check_parts(state: TrainState) -> None:
         _check_selection(state)
         _check_samples(state)
         panel = state.pool.sample(0, state.config.sampled_heads_per_cell)
-        batch, _ = score_batch(state, panel, ONE_STEP, update_student=True)
-        _check_losses(state, batch, panel.parameters())
+        fakes = sample_fakes(state, 0, ONE_STEP, update_student=True)
+        with state.backbone.in_use():
+            batch, _ = score_batch(state, panel, fakes)
+            _check_losses(state, batch, panel.parameters())
         _check_optimizer(state)
     finally:
         for generator, saved in zip(generators, before, strict=True):
@@ -53,7 +56,7 @@ def _check_selection(state: TrainState) -> None:
     pool, count = state.pool, 1  # some pools have one head
     _call("sample_heads", pool.sample, 0, state.config.sampled_heads_per_cell)
     indices = _call("select_refreshed", pool.select_refreshed, pool.stats(), count, pool.generator)
-    _call("select_refreshed", check_refreshed, indices.cpu(), count, pool.shape)
+    _call("select_refreshed", check_refreshed, indices, count, pool.shape)
 
 
 def _check_samples(state: TrainState) -> None:
@@ -65,8 +68,8 @@ def _check_samples(state: TrainState) -> None:
         if getattr(t, "shape", None) != (4,) or t.is_floating_point() or t.min() < 0 or t.max() > 999:
             raise PartError(f"sample_t_star returned {t} for 4 images; it must return 4 integers from 0 to 999.")
     if parts.negatives:
-        x0 = samples.x0[:4]
-        match _call("negatives", parts.negatives, x0, samples.embeds[: len(x0)]):
+        x0 = samples.x0[:4].to(state.accelerator.device)
+        match _call("negatives", parts.negatives, x0, samples.embeds[: len(x0)].to(x0.device)):
             case (Tensor(shape=x0.shape), PromptEmbeds()):
                 pass
             case wrong:
@@ -75,7 +78,7 @@ def _check_samples(state: TrainState) -> None:
 
 def _check_losses(state: TrainState, batch: GANBatch, heads: list[Tensor]) -> None:
     """Losses are scalars that depend on what they train."""
-    student, logits = list(state.student.parameters()), (batch.real_logits[0], batch.fake_logits[0])
+    student, logits = [batch.fake_x0], (batch.real_logits[0], batch.fake_logits[0])
     checks: list[tuple[str, Callable[..., Any] | None, tuple[Any, ...], list[Tensor]]] = [
         ("gan_loss.discriminator", state.gan_loss.discriminator, logits, heads),
         ("gan_loss.generator", state.gan_loss.generator, logits, student),

@@ -4,7 +4,8 @@ config.json             the settings
 run.lock                keeps a second training of the same folder out
 checkpoint.safetensors  everything that is needed to resume, bit for bit
 reports.csv             one row per step
-student.safetensors     the EMA student's UNet in half precision, for `load_pipeline` and `load_unet`
+student.safetensors     the EMA student's UNet in half precision, for `load_pipeline` and `load_unet`; or, with
+                        student="lora", student_lora.safetensors, for `load_pipeline` and diffusers' load_lora_weights
 """
 
 import csv
@@ -17,10 +18,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import UNet2DConditionModel
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nitro_lab.checkpoint import Checkpoint, atomic_write
@@ -28,11 +27,12 @@ from nitro_lab.models import MODELS, read_run_config
 from nitro_lab.randomness import global_seed_from
 from nitro_lab.sampling import StudentStep, decode, encode_prompts, predict_x0
 from nitro_lab.training.config import DistillConfig
-from nitro_lab.training.data import sample_prompts
+from nitro_lab.training.data import sample_prompts, split_source
 from nitro_lab.training.part_checks import check_parts
 from nitro_lab.training.parts import Parts
 from nitro_lab.training.state import TrainState, prepare_training
 from nitro_lab.training.step import StepReport, training_step
+from nitro_lab.training.student import save_student, student_weights
 from nitro_lab.weights import CheckpointError
 
 __all__ = ["TrainingRun", "read_reports", "steps_done"]
@@ -68,7 +68,10 @@ class TrainingRun:
         check_parts(self.state)
         self.reports: list[StepReport] = []
         self.sample_prompts = sample_prompts(config)
-        self.samples = {0: self._sample(self.state.student)}
+        with torch.no_grad():
+            self._sample_embeds = encode_prompts(self.state.pipe, self.sample_prompts)
+        self._offload(self.state.pipe.text_encoder, self.state.pipe.text_encoder_2)  # not needed any more
+        self.samples = {0: self._sample()}
         self.state.checkpoint.load()  # `state` and `sample_images` are then those of the last checkpoint
         self._interrupted = False
 
@@ -105,37 +108,34 @@ class TrainingRun:
         for report in steps:
             try:
                 self._append(report)
-                if report.step % self.config.checkpointing_steps == 0 or report.step == self.config.max_train_steps:
-                    self._write_student(report.step)
             except BaseException as error:  # interrupts too: no checkpoint may be ahead of the other files
                 steps.throw(error)
             try:
                 yield report
             except GeneratorExit:
-                self._write_student(report.step)
                 steps.close()
                 self._interrupted = False
                 raise
         self._interrupted = False
 
     def _train(self) -> Generator[StepReport, None, None]:
-        """The training loop: step, report, checkpoint."""
+        """The training loop: step, student, report, checkpoint. All processes take part: a student may be sharded."""
         config, checkpoint = self.config, self.state.checkpoint
         for step in range(checkpoint.load(), config.max_train_steps):
             with global_seed_from(self.state.generator):  # for dropout and other randomness in custom heads
                 report = training_step(self.state, step)
+            is_saved = report.step % config.checkpointing_steps == 0 or report.step == config.max_train_steps
+            if is_saved:
+                self._write_student(report.step)
             try:
                 yield report
             except GeneratorExit:
-                self._save(step + 1)
+                if not is_saved:
+                    self._write_student(report.step)
+                checkpoint.save(report.step, write=self.state.accelerator.is_main_process)
                 raise
-            if report.step % config.checkpointing_steps == 0 or report.step == config.max_train_steps:
-                self._save(report.step)
-
-    def _save(self, step: int) -> None:
-        """Write the checkpoint, in one process."""
-        if self.state.accelerator.is_main_process:
-            self.state.checkpoint.save(step)
+            if is_saved:
+                checkpoint.save(report.step, write=self.state.accelerator.is_main_process)
 
     def table(self) -> pd.DataFrame:
         """The run's reports, one row per step; empty before the first."""
@@ -144,18 +144,27 @@ class TrainingRun:
 
     def sample_images(self, num_inference_steps: int = 1) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] of the EMA student as it is now, for `sample_prompts` and fixed noise."""
-        return self._sample(self.state.ema.module, num_inference_steps)
+        with self.state.averaged():
+            return self._sample(num_inference_steps)
 
     @torch.no_grad()
-    def _sample(self, student: UNet2DConditionModel, num_inference_steps: int = 1) -> Tensor:
+    def _sample(self, num_inference_steps: int = 1) -> Tensor:
         """Images for the same prompts and noise in every run, whatever its seed."""
-        embeds = encode_prompts(self.state.pipe, self.sample_prompts)
-        generator = torch.Generator().manual_seed(0)
-        shape = (len(self.sample_prompts), *self.state.samples.x0.shape[1:])
-        x_T = torch.randn(shape, generator=generator).to(self.state.samples.x0)
+        state, generator = self.state, torch.Generator().manual_seed(0)
+        shape = (len(self.sample_prompts), *state.samples.x0.shape[1:])
+        x_T = torch.randn(shape, generator=generator).to(state.accelerator.device)
         last = StudentStep(num_inference_steps, num_inference_steps)
-        x0 = predict_x0(student, self.state.scheduler, x_T, embeds, last, generator)
-        return decode(self.state.pipe, x0).cpu()
+        with state.accelerator.autocast():
+            x0 = predict_x0(state.student, state.scheduler, x_T, self._sample_embeds, last, generator)
+        state.pipe.vae.to(state.accelerator.device)
+        images = decode(state.pipe, x0).cpu()
+        self._offload(state.pipe.vae)
+        return images
+
+    def _offload(self, *modules: torch.nn.Module) -> None:
+        """Make room on a GPU: move what the training does not need to the CPU."""
+        for module in modules if self.config.student == "lora" or self.config.gradient_checkpointing else ():
+            module.to("cpu")
 
     def _columns(self) -> list[str]:
         by_view = [f"logit_gap_{name.replace(' ', '_')}" for name in self.state.views]
@@ -193,11 +202,11 @@ class TrainingRun:
 
     def _write_student(self, step: int) -> None:
         """Write the EMA student, and sample it."""
-        self.samples[step] = self.sample_images()
-        averaged = self.state.ema.module.state_dict()
-        weights = {name: value.to("cpu", torch.float16).contiguous() for name, value in averaged.items()}
-        path = self.folder / "student.safetensors"
-        atomic_write(path, lambda file: save_file(weights, file, metadata={"format": "pt"}))
+        with self.state.averaged() as student:
+            self.samples[step] = self._sample()
+            weights = student_weights(student, self.config)
+        if self.state.accelerator.is_main_process:
+            save_student(weights, self.folder, self.config)
 
 
 def read_reports(folder: str | Path) -> pd.DataFrame:
@@ -239,7 +248,9 @@ def _with_absolute_paths(config: DistillConfig) -> DistillConfig:
     def absolute(name: str) -> str:
         return str(Path(name).resolve()) if name and name not in MODELS and Path(name).exists() else name
 
-    paths: dict[str, Any] = {name: absolute(getattr(config, name)) for name in _PATHS}
+    paths: dict[str, Any] = {name: absolute(getattr(config, name)) for name in ("teacher", "init_from")}
+    source, column = split_source(config.prompts)
+    paths["prompts"] = f"{absolute(source)}:{column}" if column else absolute(source)
     return replace(config, **paths)
 
 
@@ -248,6 +259,12 @@ def _check_settings(config: DistillConfig, folder: Path) -> None:
     path = folder / "config.json"
     if path.exists():
         saved = read_run_config(folder)
-        moved = [name for name in _PATHS if Path(str(saved.get(name))).is_absolute() and not Path(saved[name]).exists()]
+        moved = [name for name in _PATHS if _is_gone(str(saved.get(name)))]
         keys = {name: value for name, value in config.key_settings().items() if name not in moved}  # see the checkpoint
         Checkpoint(path, keys).check_settings({name: saved[name] for name in saved if name in keys})
+
+
+def _is_gone(source: str) -> bool:
+    """Whether a setting is an absolute path, perhaps with a column, where nothing is any more."""
+    path = Path(split_source(source)[0])
+    return path.is_absolute() and not path.exists()

@@ -106,7 +106,7 @@ def _score(
     state: TrainState, pools: Mapping[str, DiscriminatorPool], batch: CaptionedImages, seed: int
 ) -> list[torch.Tensor]:
     """Each head's logit for each image: (noise levels, views, levels, heads per cell, N) for each pool."""
-    x0 = encode(state.pipe, batch.images.to(state.pipe.device), _BATCH)
+    x0 = encode(state.pipe, batch.images, _BATCH)
     embeds = encode_prompts(state.pipe, batch.captions)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed)).to(x0)
     scores = [x0.new_empty(*pool.shape, len(x0)) for pool in pools.values()]

@@ -65,11 +65,12 @@ def report_head(
     pool = DiscriminatorPool(
         bind_text_dim(head, state.samples.embeds.pooled_prompt_embeds.shape[1]),
         channels_of(real[0]),
-        torch.Generator(state.generator.device).manual_seed(0),
+        torch.Generator().manual_seed(0),
         noise_levels=1,
         views=len(real),
         heads_per_cell=state.config.sampled_heads_per_cell,
         vectorize=state.config.vectorize_heads,
+        device=state.accelerator.device,
     )
     panel = pool.all_heads(0)
 

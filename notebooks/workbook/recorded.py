@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nitro_lab.experiments.summary import LOWER_IS_BETTER, format_summary, summarize
-from nitro_lab.plots.compare import paired_differences
+from workbook.figures.compare import paired_differences
 
 __all__ = ["read_recorded", "recorded_differences", "recorded_means"]
 

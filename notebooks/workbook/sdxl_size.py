@@ -12,22 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from nitro_lab.memory import SDXL_UNET
+
 __all__ = ["count_operations", "count_parameters", "make_parts"]
 
 _TOKENS = 77
-_UNET = {
-    "sample_size": 128,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 768 + 1280,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 6 * 256 + 1280,
-}
 _VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -42,7 +31,7 @@ def make_parts() -> dict[str, nn.Module]:
         return {
             "text encoder 1": CLIPTextModel(_text_config(768, 12, 12)),
             "text encoder 2": CLIPTextModelWithProjection(_text_config(1280, 32, 20)),
-            "UNet": UNet2DConditionModel(**_UNET),
+            "UNet": UNet2DConditionModel(**SDXL_UNET),
             "VAE": AutoencoderKL(**_VAE),
         }
 

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from nitro_lab.plots.canvas import png
 from nitro_lab.scheduler import TimestepShiftLCMScheduler
-from nitro_lab.widgets.common import figure_box
 from workbook.figures import scheduler as plots
 from workbook.shift import read_schedule
+from workbook.widgets.common import figure_box
 
 __all__ = ["plot_schedule", "shift_explorer"]
 

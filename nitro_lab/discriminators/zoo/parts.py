@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Generator, Tensor, nn
 
 from nitro_lab.backbones import Backbone, FrozenUNetEncoder, FrozenVision
@@ -16,9 +15,6 @@ from nitro_lab.discriminators.selection import TStarLaw
 from nitro_lab.mini.classifier import load_scene_classifier
 from nitro_lab.randomness import seeded
 from nitro_lab.sampling import PromptEmbeds
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionXLPipeline
 
 __all__ = [
     "Clean",
@@ -34,18 +30,18 @@ __all__ = [
 ]
 
 
-def whole_unet(pipe: "StableDiffusionXLPipeline") -> Backbone:
+def whole_unet(pipe: StableDiffusionXLPipeline) -> Backbone:
     """The teacher's whole UNet: levels 0 to 9 are those of its encoder and mid block, 10 to 12 its decoder's blocks."""
     return FrozenUNetEncoder(pipe.unet, decoder=True)
 
 
-def untrained(pipe: "StableDiffusionXLPipeline") -> Backbone:
+def untrained(pipe: StableDiffusionXLPipeline) -> Backbone:
     """The teacher's encoder with random weights: what do features owe to its training?"""
     unet = seeded(0, lambda: UNet2DConditionModel.from_config(pipe.unet.config))
     return FrozenUNetEncoder(unet.to(pipe.unet.device))
 
 
-def scene_classifier(pipe: "StableDiffusionXLPipeline") -> Backbone:
+def scene_classifier(pipe: StableDiffusionXLPipeline) -> Backbone:
     """The miniature's scene classifier on decoded pixels, in place of DINO or CLIP; four levels of sides 32 to 4.
 
     Metrics in the classifier's own features flatter students that were trained with it.

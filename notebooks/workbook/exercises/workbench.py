@@ -23,12 +23,10 @@ __all__ = ["batch_head", "color_head", "r1_penalty", "refresh_most_updated", "sm
 
 def color_head(head: HeadFactory | None) -> Feedback:
     """Exercise 1: a head that sees which features there are, but not where."""
-    if head is None:
-        return NO_ANSWER
-    try:
-        module, feature = _checked_head(head)
-    except ValueError as error:
-        return reject(str(error))
+    checked = _checked_head(head)
+    if isinstance(checked, Feedback):
+        return checked
+    module, feature = checked
     shuffled = feature.flatten(2)[:, :, torch.randperm(64, generator=torch.Generator().manual_seed(1))].view_as(feature)
     with torch.no_grad():  # sorted, because a map of logits may be shuffled, too
         logits, moved, changed = (module(x).flatten(1).sort(1).values for x in (feature, shuffled, 2 * feature + 1))
@@ -104,12 +102,10 @@ def smoothed_loss(loss: GANLoss | None) -> Feedback:
 
 def batch_head(head: HeadFactory | None) -> Feedback:
     """Exercise 5: a head that notices a student that always generates the same image."""
-    if head is None:
-        return NO_ANSWER
-    try:
-        module, feature = _checked_head(head)
-    except ValueError as error:
-        return reject(str(error))
+    checked = _checked_head(head)
+    if isinstance(checked, Feedback):
+        return checked
+    module, feature = checked
     with torch.no_grad():
         alone, together = (module(x)[:1] for x in (feature[:1].expand_as(feature), feature))
     if not getattr(module, "mixes_samples", False) or torch.allclose(alone, together, rtol=1e-4, atol=1e-6):
@@ -117,10 +113,15 @@ def batch_head(head: HeadFactory | None) -> Feedback:
     return accept("its logits say how varied a batch is; a head that sees one image at a time cannot know.")
 
 
-def _checked_head(head: HeadFactory) -> tuple[nn.Module, torch.Tensor]:
-    """The head for 16 channels, and features (6, 16, 8, 8). Raises a HeadError if it breaks a rule."""
+def _checked_head(head: HeadFactory | None) -> Feedback | tuple[nn.Module, torch.Tensor]:
+    """The head for 16 channels, and features (6, 16, 8, 8); or what to say if there is none, or it breaks a rule."""
+    if head is None:
+        return NO_ANSWER
     feature = torch.randn((6, 16, 8, 8), generator=torch.Generator().manual_seed(0))
-    check_head(head, ViewFeatures([feature]))
+    try:
+        check_head(head, ViewFeatures([feature]))
+    except ValueError as error:
+        return reject(str(error))
     return seeded(0, lambda: head(16)), feature
 
 

@@ -10,10 +10,10 @@ import ipywidgets as widgets
 import torch
 
 from nitro_lab.plots.canvas import picture_grid, png
-from nitro_lab.plots.pool import QUANTITIES, PoolMap, sampled_heads
 from nitro_lab.plots.training import training_curves
 from nitro_lab.training.run import TrainingRun
-from nitro_lab.widgets.common import figure_box
+from workbook.figures.pool import QUANTITIES, PoolMap, sampled_heads
+from workbook.widgets.common import figure_box
 
 __all__ = ["Dashboard"]
 

@@ -6,7 +6,7 @@ import ipywidgets as widgets
 from diffusers import StableDiffusionXLPipeline as Pipeline
 
 from nitro_lab.sampling import format_steps, sample_image
-from nitro_lab.widgets.common import WIDE, image_box, paragraphs, prompt_field, put
+from workbook.widgets.common import WIDE, image_box, paragraphs, prompt_field, put
 
 __all__ = ["step_picker"]
 

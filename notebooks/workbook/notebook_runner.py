@@ -9,13 +9,15 @@ import copy
 import io
 import os
 import re
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import nbformat
+import tyro
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
@@ -204,3 +206,24 @@ def _cover(notebook: NotebookNode) -> str:
     cells.sort(key=lambda cell: "cover" not in cell.metadata.get("tags", []))
     outputs = (output.get("data", {}) for cell in cells for output in cell.outputs)
     return next((data["image/png"] for data in outputs if "image/png" in data), "")
+
+
+def _main(
+    notebooks: Path = Path("notebooks"),
+    out: Path = Path("build"),
+    scale: Literal["full", "smoke"] | None = None,
+    write: bool = False,
+) -> None:
+    """Execute the notebooks and write them as HTML pages.
+
+    Args:
+        notebooks: their folder.
+        out: folder of the pages; open index.html first.
+        scale: size of the work; default: NITRO_LAB_SCALE, or full.
+        write: write the outputs back into the notebooks.
+    """
+    sys.exit(0 if run_notebooks(notebooks, out, write, scale) else 1)
+
+
+if __name__ == "__main__":
+    tyro.cli(_main)
